@@ -1,0 +1,57 @@
+#ifndef S3_HTTP_H
+#define S3_HTTP_H
+
+#include "s3_str.h"
+
+#define S3_HTTP_MAX_LINE    8192     /* one field or status line, bytes */
+#define S3_HTTP_MAX_HEAD    65536    /* the whole head */
+#define S3_HTTP_MAX_FIELDS  128
+
+/* Incremental HTTP/1.1 reply parser (RFC 9112). Interim replies (1xx) are
+   read and dropped, except 101, which is an error. */
+
+typedef struct s3_http_s  s3_http_t;
+
+struct s3_http_s {
+    /* the caller's */
+    int      (*field)(void *data, s3_str_t name, s3_str_t value);
+                                     /* name in lower case; slices live during
+                                        the call; not S3_OK: parsing ends */
+    int      (*body)(void *data, const unsigned char *p, size_t len);
+    void      *data;
+    unsigned   head:1;               /* reply to HEAD: no body */
+
+    /* results, valid once head_done */
+    unsigned   status;
+    int64_t    content_length;       /* -1: none */
+    unsigned   head_done:1;
+    unsigned   chunked:1;
+    unsigned   keepalive:1;          /* the connection may serve another
+                                        request once the reply is whole */
+    unsigned   started:1;            /* at least one byte was seen */
+    const char *err;                 /* S3_ERROR: constant string */
+
+    /* the parser's own */
+    unsigned   state;
+    unsigned   fields;
+    size_t     head_size;
+    uint64_t   left;
+    size_t     line_len;
+    unsigned   flags;
+    unsigned char  line[S3_HTTP_MAX_LINE];
+};
+
+void s3_http_init(s3_http_t *h, int head,
+    int (*field)(void *data, s3_str_t name, s3_str_t value),
+    int (*body)(void *data, const unsigned char *p, size_t len), void *data);
+
+/* S3_OK: the reply is whole, *used bytes of p were part of it; S3_AGAIN: all
+   bytes used, more needed; S3_ERROR: see err */
+int s3_http_feed(s3_http_t *h, const unsigned char *p, size_t len,
+    size_t *used);
+
+/* the peer closed: S3_OK where that ends a close-delimited body, else
+   S3_ERROR */
+int s3_http_eof(s3_http_t *h);
+
+#endif

@@ -1,0 +1,49 @@
+#ifndef S3_PLAN_H
+#define S3_PLAN_H
+
+#include "s3_str.h"
+
+#define S3_MIB  ((uint64_t) 1024 * 1024)
+
+/* S3's limits (AWS "Amazon S3 multipart upload limits") */
+
+typedef struct {
+    uint64_t  min_part;
+    uint64_t  max_part;
+    uint64_t  max_put;
+    uint64_t  max_object;
+    unsigned  max_parts;
+} s3_limits_t;
+
+extern const s3_limits_t  s3_limits_aws;       /* object: 48.8 TiB */
+extern const s3_limits_t  s3_limits_default;   /* object: 5 TiB */
+
+typedef struct {
+    const s3_limits_t  *limits;
+    uint64_t            part_size;   /* of the next part */
+    uint64_t            cap;         /* no part is larger: half the window */
+    int64_t             total;       /* -1: unknown */
+    uint64_t            planned;     /* bytes given out so far */
+    unsigned            parts;       /* parts given out so far */
+    uint64_t            need_window; /* S3_DECLINED: the window it needs, or 0
+                                        where no window would help */
+} s3_plan_t;
+
+/* part_size: as configured; window: bytes. S3_DECLINED: an object of this
+   length cannot be stored (413) */
+int s3_plan_init(s3_plan_t *p, const s3_limits_t *limits, uint64_t part_size,
+    uint64_t window, int64_t total);
+
+/* whether the whole body goes as one PutObject (known length only) */
+int s3_plan_single(const s3_plan_t *p);
+
+/* bytes of the next part, 0: none is left (known: all given out; unknown:
+   parts or object limit passed). Unknown length: doubles every
+   max_parts / 10 parts up to the cap. */
+uint64_t s3_plan_next(s3_plan_t *p);
+
+/* largest object for a configuration, bytes */
+uint64_t s3_plan_largest(const s3_limits_t *limits, uint64_t part_size,
+    uint64_t window, int known);
+
+#endif

@@ -1,0 +1,133 @@
+#ifndef S3_RECORD_H
+#define S3_RECORD_H
+
+#include "s3_str.h"
+#include "s3_uri.h"
+
+typedef enum {
+    S3_STATE_ACTIVE = 0,
+    S3_STATE_COMPLETING,
+    S3_STATE_COMPLETED,
+    S3_STATE_FAILED,
+    S3_STATE_ABORTED,
+    S3_STATE_N
+} s3_state_e;
+
+typedef enum { S3_UPLOAD = 0, S3_DOWNLOAD } s3_direction_e;
+
+#define s3_state_final(state)  ((state) >= S3_STATE_COMPLETED)
+
+#define S3_ID_MIN      16
+#define S3_ID_MAX      64
+#define S3_ETAG_MAX    128
+#define S3_ERROR_MAX   256
+#define S3_OWNER_MAX   128
+#define S3_RECORD_MAX_FIELDS  24
+#define S3_RECORD_JSON_MAX    16384  /* the largest JSON form, bytes */
+
+/* The one progress record. Strings are NUL-terminated, empty: unknown.
+   Times are ms since the epoch. No pointer: it is copied as it is. */
+
+typedef struct {
+    char            id[S3_ID_MAX + 1];
+    char            bucket[S3_BUCKET_MAX + 1];
+    char            key[S3_KEY_MAX + 1];
+    char            etag[S3_ETAG_MAX + 1];   /* with its quotes */
+    char            error[S3_ERROR_MAX + 1];
+    char            owner[S3_OWNER_MAX + 1]; /* stored, never shown */
+    uint64_t        attempt;         /* start time, ms since the epoch */
+    uint64_t        sequence;
+    s3_state_e      state;
+    s3_direction_e  direction;
+    uint64_t        bytes_transferred;
+    uint64_t        bytes_stored;
+    int64_t         total_bytes;     /* -1: unknown */
+    uint64_t        parts_stored;
+    uint64_t        started_at;
+    uint64_t        updated_at;
+    uint64_t        expires_at;
+    uint32_t        crc32;
+    unsigned        has_crc32:1;
+} s3_record_t;
+
+/* one attribute for Redis and DynamoDB: absent values are left out */
+
+typedef struct {
+    const char  *name;
+    s3_str_t     value;              /* points into the caller's scratch or
+                                        the record */
+    unsigned     number:1;           /* DynamoDB type N, else S */
+} s3_record_field_t;
+
+const char *s3_state_name(s3_state_e state);
+int s3_state_parse(s3_str_t name, s3_state_e *state);
+
+/* floor(100 * bytes / total) without overflow; 0 while total is unknown */
+unsigned s3_record_percentage(const s3_record_t *r);
+/* at most 99 until completed; empty object: 0 until completed, then 100 */
+unsigned s3_record_stored_percentage(const s3_record_t *r);
+/* bytes a second since started_at */
+uint64_t s3_record_rate(const s3_record_t *r);
+
+/* a < b in (attempt, sequence): negative; equal: 0; else positive */
+int s3_record_compare(const s3_record_t *a, const s3_record_t *b);
+
+/* the public JSON object (no owner), unknown values null; S3_ERROR: does not
+   fit or no memory */
+int s3_record_json(const s3_record_t *r, s3_buf_t *out);
+
+/* the stored form (with owner); returns the number of fields, -1: scratch too
+   small. At most S3_RECORD_MAX_FIELDS. */
+int s3_record_fields(const s3_record_t *r, s3_record_field_t *fields,
+    s3_buf_t *scratch);
+
+/* one field of the stored form back into a record; unknown names are
+   ignored. Start from s3_record_init(). */
+void s3_record_init(s3_record_t *r);
+int s3_record_set(s3_record_t *r, s3_str_t name, s3_str_t value);
+
+/* "Progress: 99000035/9029243448 bytes (1%)", "Progress: 104857600/? …" */
+void s3_record_log(const s3_record_t *r, s3_buf_t *out);
+
+/* ISO 8601 UTC with ms: 2026-11-23T21:00:00.123Z (24 bytes and a NUL) */
+void s3_record_time(uint64_t ms, char out[25]);
+
+
+/* Totals of an instance, in the order of their Prometheus exposition */
+
+typedef struct {
+    uint64_t  records;               /* handed over by the gate */
+    uint64_t  writes;                /* sent to the store */
+    uint64_t  replaced;              /* waiting record replaced by a newer */
+    uint64_t  dropped;               /* queue full or given up at exit */
+    uint64_t  errors;                /* failed writes */
+    uint64_t  up;                    /* gauge: workers with a working store */
+} s3_store_totals_t;
+
+typedef struct {
+    uint64_t           active;       /* gauge */
+    uint64_t           started;
+    uint64_t           completed;
+    uint64_t           failed;
+    uint64_t           aborted;
+    uint64_t           untracked;    /* transfers without a slot: zone full */
+    uint64_t           bytes_transferred;
+    uint64_t           bytes_stored;
+    uint64_t           parts_stored;
+    uint64_t           chunks;
+    uint64_t           openings;
+    uint64_t           s3_requests;
+    uint64_t           s3_retries;
+    uint64_t           s3_errors;
+    s3_store_totals_t  redis;
+    s3_store_totals_t  dynamodb;
+    uint64_t           slots;        /* gauge: size of the zone in records */
+    uint64_t           slots_used;   /* gauge */
+    uint64_t           memory_used;  /* gauge: bytes of blocks in use */
+} s3_totals_t;
+
+int s3_totals_json(const s3_totals_t *t, s3_buf_t *out);
+/* Prometheus text format 0.0.4, names s3_transfer_* */
+int s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out);
+
+#endif

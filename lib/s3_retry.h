@@ -1,0 +1,35 @@
+#ifndef S3_RETRY_H
+#define S3_RETRY_H
+
+#include "s3_str.h"
+
+typedef enum {
+    S3_RETRY_NO = 0,
+    S3_RETRY_TRANSIENT,
+    S3_RETRY_THROTTLE,               /* larger base delay */
+    S3_RETRY_CLOCK,                  /* correct the clock, once, at once */
+    S3_RETRY_CREDENTIALS,            /* refresh the keys, once, at once */
+    S3_RETRY_REGION                  /* sign for another region, once */
+} s3_retry_e;
+
+/* status 0: no whole answer came. code: S3's or DynamoDB's error code, may be
+   empty. Serves both. */
+s3_retry_e s3_retry_class(unsigned status, s3_str_t code);
+
+/* full jitter: a uniform value in [0, min(cap, base * 2^(try - 1))] ms from
+   `random`; try counts from 1 */
+uint64_t s3_retry_delay(s3_retry_e class, unsigned try, uint64_t random);
+
+/* what our client is told after the tries are used up: 502, 503 or 504;
+   status 0 and timedout → 504 */
+unsigned s3_retry_client_status(unsigned status, s3_str_t code, int timedout);
+
+/* RFC 9110 IMF-fixdate (Date, Last-Modified) to seconds since the epoch, -1:
+   malformed */
+int64_t s3_retry_http_date(s3_str_t value);
+
+/* ISO 8601 as in credentials' Expiration and x-amz ServerTime
+   (2026-11-23T22:00:00Z, fraction allowed) to seconds, -1: malformed */
+int64_t s3_retry_iso_date(s3_str_t value);
+
+#endif

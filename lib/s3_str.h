@@ -1,0 +1,74 @@
+/*
+ * Slices of bytes and a bounded writer. lib/ knows no nginx type: s3_str_t
+ * has the layout of ngx_str_t so that the engine converts by naming fields.
+ */
+
+#ifndef S3_STR_H
+#define S3_STR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+
+/* what functions of lib/ return; the values are those of nginx's codes */
+
+#define S3_OK         0
+#define S3_ERROR     -1
+#define S3_AGAIN     -2
+#define S3_DECLINED  -5
+
+
+/* a slice: not owned, not NUL-terminated */
+
+typedef struct {
+    size_t                len;
+    const unsigned char  *data;
+} s3_str_t;
+
+#define s3_string(literal)                                                   \
+    { sizeof(literal) - 1, (const unsigned char *) literal }
+
+
+/* one header field, one attribute: name and value, not owned */
+
+typedef struct {
+    s3_str_t  name;
+    s3_str_t  value;
+} s3_field_t;
+
+
+/*
+ * Writes into the caller's memory and never past its end: what does not fit
+ * is dropped and `overflow` stays set, so that one test at the end suffices.
+ */
+
+typedef struct {
+    unsigned char  *start;
+    unsigned char  *pos;
+    unsigned char  *end;
+    unsigned        overflow:1;
+} s3_buf_t;
+
+
+s3_str_t s3_str(const char *s);
+int s3_str_eq(s3_str_t a, s3_str_t b);
+int s3_str_eqs(s3_str_t a, const char *s);
+int s3_str_case_eqs(s3_str_t a, const char *lower);
+
+/* copies at most size - 1 bytes and a NUL; returns the bytes copied */
+size_t s3_str_copy(char *dst, size_t size, s3_str_t src);
+
+void s3_buf_init(s3_buf_t *b, void *mem, size_t size);
+void s3_buf_put(s3_buf_t *b, const void *data, size_t len);
+void s3_buf_puts(s3_buf_t *b, const char *s);
+void s3_buf_put_str(s3_buf_t *b, s3_str_t s);
+void s3_buf_putc(s3_buf_t *b, char c);
+void s3_buf_put_u64(s3_buf_t *b, uint64_t n);
+void s3_buf_put_hex(s3_buf_t *b, const unsigned char *data, size_t len);
+s3_str_t s3_buf_str(const s3_buf_t *b);
+
+/* overwrites key material so that the compiler does not drop it */
+void s3_wipe(void *p, size_t len);
+
+
+#endif /* S3_STR_H */

@@ -1,0 +1,118 @@
+/*
+ * S3's operations, one call each: sign, send, retry, parse, a typed result.
+ */
+
+#ifndef NGX_S3_API_H
+#define NGX_S3_API_H
+
+#include "ngx_s3_client.h"
+#include "ngx_s3_credentials.h"
+#include "s3_plan.h"
+#include "s3_retry.h"
+#include "s3_xml.h"
+
+
+/* where objects go and how; made when the configuration is read */
+
+typedef struct {
+    ngx_s3_endpoint_t     *endpoint;
+    ngx_s3_credentials_t  *credentials;
+    ngx_str_t              region;
+    s3_addressing_e        addressing;
+    const s3_limits_t     *limits;
+    ngx_uint_t             tries;    /* of one request, the first included */
+    ngx_msec_t             retry_timeout;
+    unsigned               sign_payload:1;   /* SHA-256 of each body, else
+                                                UNSIGNED-PAYLOAD */
+    unsigned               crc32:1;
+    ngx_atomic_t          *requests; /* counters of the zone, may be NULL */
+    ngx_atomic_t          *retries;
+    ngx_atomic_t          *errors;
+
+    /* the worker's */
+    int64_t                clock_skew;       /* seconds, S3's minus ours */
+    ngx_str_t              other_region;     /* learnt from a redirect */
+} ngx_s3_target_t;
+
+
+typedef enum {
+    NGX_S3_CREATE = 0,               /* CreateMultipartUpload */
+    NGX_S3_PART,                     /* UploadPart */
+    NGX_S3_COMPLETE,                 /* CompleteMultipartUpload */
+    NGX_S3_ABORT,                    /* AbortMultipartUpload */
+    NGX_S3_PUT,                      /* PutObject */
+    NGX_S3_HEAD                      /* HeadObject */
+} ngx_s3_op_e;
+
+
+/* a part that S3 acknowledged */
+
+typedef struct {
+    ngx_uint_t  number;              /* from 1 */
+    uint32_t    crc32;
+    char        etag[136];
+} ngx_s3_part_etag_t;
+
+
+typedef struct ngx_s3_call_s  ngx_s3_call_t;
+
+typedef void (*ngx_s3_call_pt)(ngx_s3_call_t *call);
+
+struct ngx_s3_call_s {
+    /* set by the caller, who keeps all of it until handler or cancel; zero it
+       first */
+    ngx_s3_op_e           op;
+    ngx_s3_target_t      *target;
+    ngx_log_t            *log;
+    ngx_str_t             bucket;
+    ngx_str_t             key;       /* as it is, not encoded */
+    ngx_str_t             upload_id; /* PART, COMPLETE, ABORT */
+    ngx_uint_t            part_number;
+    ngx_chain_t          *body;      /* PART, PUT: memory buffers, unchanged */
+    off_t                 body_size;
+    char                 *sha256;    /* hex of the body (64 bytes), where the
+                                        target signs payloads and op is PART or
+                                        PUT */
+    uint32_t              crc32;     /* PART, PUT: of the body; COMPLETE: of
+                                        the object; used where target->crc32 */
+    ngx_array_t          *headers;   /* CREATE, PUT: of s3_field_t: Content-
+                                        Type, x-amz-meta-…; or NULL */
+    ngx_s3_part_etag_t   *parts;     /* COMPLETE: nparts in order */
+    ngx_uint_t            nparts;
+    off_t                 object_size;       /* COMPLETE */
+    ngx_s3_call_pt        handler;   /* called once, never from start() */
+    void                 *data;
+
+    /* the result: valid during handler (strings die after it) */
+    ngx_int_t             rc;        /* NGX_OK or NGX_ERROR */
+    ngx_uint_t            status;    /* S3's last, 0: none came */
+    ngx_uint_t            client_status;     /* what our client should get */
+    ngx_s3_error_e        error;
+    char                  code[128]; /* S3's error code, else "" */
+    char                  message[512];      /* names the cause, no secret */
+    ngx_uint_t            tries;     /* made */
+    unsigned              unknown:1; /* the request may have been carried out
+                                        though no good answer came */
+    ngx_msec_t            retry_after;       /* ms, where S3 sent it */
+    char                  etag[136]; /* PART, PUT, COMPLETE, HEAD; quotes kept;
+                                        may be empty */
+    char                  new_upload_id[S3_UPLOAD_ID_MAX + 1];  /* CREATE */
+    off_t                 size;      /* HEAD: Content-Length, else -1 */
+    char                  transfer_id[128];  /* HEAD: x-amz-meta-transfer-id */
+
+    /* private */
+    void                 *state;
+};
+
+
+/* NGX_OK: handler follows; NGX_ERROR: no memory, it does not. Each warn line
+   about a retry and one err line about the failure of the call are logged
+   here, with operation, bucket, upload id, HTTP status, S3 code and request
+   id. ABORT is content with 204, 200 and 404. */
+ngx_int_t ngx_s3_call_start(ngx_s3_call_t *call);
+
+/* the handler is not called any more; safe in any state, also twice */
+void ngx_s3_call_cancel(ngx_s3_call_t *call);
+
+
+#endif /* NGX_S3_API_H */

@@ -1,0 +1,39 @@
+#ifndef NGX_S3_CREDENTIALS_H
+#define NGX_S3_CREDENTIALS_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include "s3_sigv4.h"
+
+
+/* One provider, shared by all who name it; made when the configuration is
+   read (by the master: workers have neither HOME nor root's rights). */
+
+typedef struct {
+    ngx_str_t         provider;      /* "static", "env", "file" */
+    ngx_str_t         access_key;
+    ngx_str_t         secret_key;
+    ngx_str_t         session_token;
+    ngx_str_t         region;        /* of the file's profile, may be empty */
+    s3_sigv4_cache_t  cache;         /* the worker's */
+} ngx_s3_credentials_t;
+
+
+/*
+ * args[0..n-1]: env | file [path] [profile=name] | static KEY SECRET [TOKEN].
+ * Returns NGX_CONF_OK or NGX_CONF_ERROR after logging with the directive's
+ * name (never a secret). Keys that are not there (environment, file, profile)
+ * leave access_key empty, with the reason in *missing (a message for nginx -t,
+ * to be used by who needs the keys).
+ */
+char *ngx_s3_credentials_create(ngx_conf_t *cf, ngx_str_t *directive,
+    ngx_str_t *args, ngx_uint_t n, ngx_s3_credentials_t **credentials,
+    ngx_str_t *missing);
+
+/* keys to sign with now: slices that live until the next event */
+ngx_int_t ngx_s3_credentials_get(ngx_s3_credentials_t *credentials,
+    s3_keys_t *keys);
+
+
+#endif

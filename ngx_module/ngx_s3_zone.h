@@ -1,0 +1,119 @@
+/*
+ * Shared memory: one slot a transfer, totals of the instance. Slots of one
+ * size with a free list, an rbtree by id, queues of live and finished; only
+ * the slab mutex; counters with a single writer; owner pid; layout version.
+ */
+
+#ifndef NGX_S3_ZONE_H
+#define NGX_S3_ZONE_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include "s3_record.h"
+
+
+typedef struct {
+    ngx_atomic_t  records;
+    ngx_atomic_t  writes;
+    ngx_atomic_t  replaced;
+    ngx_atomic_t  dropped;
+    ngx_atomic_t  errors;
+    ngx_atomic_t  up;
+} ngx_s3_store_counters_t;
+
+
+/* ngx_atomic_fetch_add() from any worker */
+
+typedef struct {
+    ngx_atomic_t             started;
+    ngx_atomic_t             completed;
+    ngx_atomic_t             failed;
+    ngx_atomic_t             aborted;
+    ngx_atomic_t             untracked;
+    ngx_atomic_t             bytes_transferred;  /* brought up to date at each
+                                                    opening and at the end */
+    ngx_atomic_t             bytes_stored;
+    ngx_atomic_t             parts_stored;
+    ngx_atomic_t             chunks;             /* likewise */
+    ngx_atomic_t             openings;
+    ngx_atomic_t             s3_requests;
+    ngx_atomic_t             s3_retries;
+    ngx_atomic_t             s3_errors;
+    ngx_atomic_t             memory_used;
+    ngx_s3_store_counters_t  redis;
+    ngx_s3_store_counters_t  dynamodb;
+} ngx_s3_counters_t;
+
+
+typedef struct ngx_s3_slot_s  ngx_s3_slot_t;
+
+/* what only the owner writes, each a plain aligned store; readers load */
+
+struct ngx_s3_slot_s {
+    ngx_atomic_t       bytes_transferred;
+    ngx_atomic_t       bytes_stored;
+    ngx_atomic_t       parts_stored;
+    ngx_atomic_t       updated_at;   /* ms since the epoch */
+    /* the rest is private to ngx_s3_zone.c: record under a sequence lock or
+       the mutex, tree node, queue, owner's pid */
+};
+
+
+typedef struct {
+    ngx_shm_zone_t     *shm_zone;
+    ngx_slab_pool_t    *shpool;
+    void               *sh;          /* private */
+    ngx_s3_counters_t  *counters;    /* valid once the zone is initialised */
+    ngx_msec_t          ttl;         /* of finished records, ms; 24 h */
+    ngx_str_t           name;
+} ngx_s3_zone_t;
+
+
+/* at configuration; size as in s3_transfer_zone. NULL: logged. */
+ngx_s3_zone_t *ngx_s3_zone_create(ngx_conf_t *cf, ngx_str_t *name, size_t size,
+    void *tag);
+
+/*
+ * Takes a slot for a new transfer. record gives id, attempt and all the rest;
+ * its attempt is raised where the id's former attempt is not smaller.
+ * NGX_OK: *slot; NGX_BUSY: the id is active, or its record belongs to another
+ * owner (409); NGX_DECLINED: no slot is free even after the oldest finished
+ * one was given up: the transfer goes on untracked, *slot is NULL.
+ */
+ngx_int_t ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
+    ngx_s3_slot_t **slot);
+
+/* the whole record anew (a new state, an opening); owner only */
+void ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    const s3_record_t *record);
+
+/* the record is final: the slot may be given up from now on */
+void ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    const s3_record_t *record);
+
+/* NGX_OK: a consistent copy with the newest counters; NGX_DECLINED: unknown
+   (or expired) */
+ngx_int_t ngx_s3_zone_find(ngx_s3_zone_t *zone, ngx_str_t *id,
+    s3_record_t *record);
+
+/*
+ * A page of records in the order of their ids that are greater than `after`
+ * (empty: from the start): state -1 means any; owner NULL means any. Returns
+ * how many were copied to records[0..limit-1]; *more is set where others
+ * follow. The lock is taken for at most 64 records at a time.
+ */
+ngx_uint_t ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
+    ngx_str_t *owner, s3_record_t *records, ngx_uint_t limit,
+    ngx_uint_t *more);
+
+void ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals);
+
+/* Called by a worker at its start and then every few seconds: records whose
+   owner process is gone become failed ("worker process died"). Calls handler
+   for each such record (for the stores). Returns how many. */
+ngx_uint_t ngx_s3_zone_reap(ngx_s3_zone_t *zone,
+    void (*handler)(void *data, const s3_record_t *record), void *data);
+
+
+#endif /* NGX_S3_ZONE_H */
