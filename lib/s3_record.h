@@ -1,3 +1,8 @@
+/*
+ * The one progress record and its forms: JSON, the fields that Redis and
+ * DynamoDB store, the log line; and the totals of an instance.
+ */
+
 #ifndef S3_RECORD_H
 #define S3_RECORD_H
 
@@ -24,6 +29,8 @@ typedef enum { S3_UPLOAD = 0, S3_DOWNLOAD } s3_direction_e;
 #define S3_OWNER_MAX   128
 #define S3_RECORD_MAX_FIELDS  24
 #define S3_RECORD_JSON_MAX    16384  /* the largest JSON form, bytes */
+#define S3_RECORD_SCRATCH     512    /* numbers and times as text, bytes */
+#define S3_RECORD_LOG_MAX     80
 
 /* The one progress record. Strings are NUL-terminated, empty: unknown.
    Times are ms since the epoch. No pointer: it is copied as it is. */
@@ -59,37 +66,45 @@ typedef struct {
     unsigned     number:1;           /* DynamoDB type N, else S */
 } s3_record_field_t;
 
+/* "active" …; "" for a value that is no state */
 const char *s3_state_name(s3_state_e state);
+/* S3_OK, S3_ERROR: no such name */
 int s3_state_parse(s3_str_t name, s3_state_e *state);
 
-/* floor(100 * bytes / total) without overflow; 0 while total is unknown */
+/* floor(100 * bytes / total) without overflow, at most 100; 0 while total is
+   unknown; an empty object is 0 until completed, then 100 */
 unsigned s3_record_percentage(const s3_record_t *r);
-/* at most 99 until completed; empty object: 0 until completed, then 100 */
+/* the same of bytes_stored, at most 99 until completed */
 unsigned s3_record_stored_percentage(const s3_record_t *r);
-/* bytes a second since started_at */
+/* bytes a second from started_at to updated_at; 0 when no time passed */
 uint64_t s3_record_rate(const s3_record_t *r);
 
 /* a < b in (attempt, sequence): negative; equal: 0; else positive */
 int s3_record_compare(const s3_record_t *a, const s3_record_t *b);
 
-/* the public JSON object (no owner), unknown values null; S3_ERROR: does not
-   fit or no memory */
+/* the public JSON object (no owner), unknown values null, crc32 only where
+   it is known, bytes that are not UTF-8 replaced by U+FFFD; S3_ERROR: does
+   not fit or no memory, out then has no part of it */
 int s3_record_json(const s3_record_t *r, s3_buf_t *out);
 
 /* the stored form (with owner); returns the number of fields, -1: scratch too
-   small. At most S3_RECORD_MAX_FIELDS. */
+   small. At most S3_RECORD_MAX_FIELDS; a scratch of S3_RECORD_SCRATCH bytes
+   is enough. Strings are the record's bytes as they are. */
 int s3_record_fields(const s3_record_t *r, s3_record_field_t *fields,
     s3_buf_t *scratch);
 
-/* one field of the stored form back into a record; unknown names are
-   ignored. Start from s3_record_init(). */
+/* one field of the stored form back into a record; unknown names and those
+   that are computed (percentage, rate) are ignored. Start from
+   s3_record_init(). S3_OK, S3_ERROR: the value is malformed or too long. */
 void s3_record_init(s3_record_t *r);
 int s3_record_set(s3_record_t *r, s3_str_t name, s3_str_t value);
 
-/* "Progress: 99000035/9029243448 bytes (1%)", "Progress: 104857600/? …" */
+/* "Progress: 99000035/9029243448 bytes (1%)", "Progress: 104857600/? …";
+   at most S3_RECORD_LOG_MAX bytes, no NUL */
 void s3_record_log(const s3_record_t *r, s3_buf_t *out);
 
-/* ISO 8601 UTC with ms: 2026-11-23T21:00:00.123Z (24 bytes and a NUL) */
+/* ISO 8601 UTC with ms: 2026-11-23T21:00:00.123Z (24 bytes and a NUL); times
+   past the year 9999 become its last ms */
 void s3_record_time(uint64_t ms, char out[25]);
 
 
@@ -126,8 +141,13 @@ typedef struct {
     uint64_t           memory_used;  /* gauge: bytes of blocks in use */
 } s3_totals_t;
 
+/* the JSON object of the totals, names in camelCase; S3_ERROR: does not fit
+   or no memory */
 int s3_totals_json(const s3_totals_t *t, s3_buf_t *out);
-/* Prometheus text format 0.0.4, names s3_transfer_* */
+/* Prometheus text format 0.0.4 (prometheus.io "Exposition formats"), names
+   s3_transfer_*; S3_ERROR: does not fit. S3_TOTALS_MAX bytes are enough for
+   either form. */
+#define S3_TOTALS_MAX  8192
 int s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out);
 
 #endif
