@@ -1,0 +1,187 @@
+#include "s3_str.h"
+
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+
+static int s3_str_lower(int c);
+
+
+static int
+s3_str_lower(int c)
+{
+    return (c >= 'A' && c <= 'Z') ? c | 0x20 : c;
+}
+
+
+s3_str_t
+s3_str(const char *s)
+{
+    s3_str_t  str;
+
+    str.len = strlen(s);
+    str.data = (const unsigned char *) s;
+
+    return str;
+}
+
+
+int
+s3_str_eq(s3_str_t a, s3_str_t b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+
+int
+s3_str_eqs(s3_str_t a, const char *s)
+{
+    return s3_str_eq(a, s3_str(s));
+}
+
+
+int
+s3_str_case_eqs(s3_str_t a, const char *lower)
+{
+    size_t  i;
+
+    if (strlen(lower) != a.len) {
+        return 0;
+    }
+
+    for (i = 0; i < a.len; i++) {
+        if (s3_str_lower(a.data[i]) != (unsigned char) lower[i]) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+size_t
+s3_str_copy(char *dst, size_t size, s3_str_t src)
+{
+    size_t  n;
+
+    if (size == 0) {
+        return 0;
+    }
+
+    n = (src.len < size) ? src.len : size - 1;
+
+    if (n != 0) {
+        memcpy(dst, src.data, n);
+    }
+
+    dst[n] = '\0';
+
+    return n;
+}
+
+
+void
+s3_buf_init(s3_buf_t *b, void *mem, size_t size)
+{
+    b->start = mem;
+    b->pos = b->start;
+    b->end = (mem == NULL) ? b->start : b->start + size;
+    b->overflow = 0;
+}
+
+
+void
+s3_buf_put(s3_buf_t *b, const void *data, size_t len)
+{
+    size_t  room;
+
+    /* once a byte was dropped, nothing follows it: no gap in the middle */
+
+    if (b->overflow) {
+        return;
+    }
+
+    room = b->end - b->pos;
+
+    if (len > room) {
+        b->overflow = 1;
+        len = room;
+    }
+
+    if (len != 0) {
+        memcpy(b->pos, data, len);
+        b->pos += len;
+    }
+}
+
+
+void
+s3_buf_puts(s3_buf_t *b, const char *s)
+{
+    s3_buf_put(b, s, strlen(s));
+}
+
+
+void
+s3_buf_put_str(s3_buf_t *b, s3_str_t s)
+{
+    s3_buf_put(b, s.data, s.len);
+}
+
+
+void
+s3_buf_putc(s3_buf_t *b, char c)
+{
+    s3_buf_put(b, &c, 1);
+}
+
+
+void
+s3_buf_put_u64(s3_buf_t *b, uint64_t n)
+{
+    char   digits[20], *p;
+
+    p = digits + sizeof(digits);
+
+    do {
+        *--p = (char) ('0' + n % 10);
+        n /= 10;
+    } while (n != 0);
+
+    s3_buf_put(b, p, digits + sizeof(digits) - p);
+}
+
+
+void
+s3_buf_put_hex(s3_buf_t *b, const unsigned char *data, size_t len)
+{
+    size_t             i;
+    char               pair[2];
+    static const char  hex[] = "0123456789abcdef";
+
+    for (i = 0; i < len; i++) {
+        pair[0] = hex[data[i] >> 4];
+        pair[1] = hex[data[i] & 0xf];
+        s3_buf_put(b, pair, 2);
+    }
+}
+
+
+s3_str_t
+s3_buf_str(const s3_buf_t *b)
+{
+    s3_str_t  str;
+
+    str.len = b->pos - b->start;
+    str.data = b->start;
+
+    return str;
+}
+
+
+void
+s3_wipe(void *p, size_t len)
+{
+    OPENSSL_cleanse(p, len);
+}
