@@ -5,12 +5,13 @@
 
 #define S3_MIB  ((uint64_t) 1024 * 1024)
 
-/* S3's limits (AWS "Amazon S3 multipart upload limits") */
+/* S3's limits (AWS "Amazon S3 multipart upload limits"), in bytes but for
+   max_parts */
 
 typedef struct {
-    uint64_t  min_part;
+    uint64_t  min_part;              /* but for the last part */
     uint64_t  max_part;
-    uint64_t  max_put;
+    uint64_t  max_put;               /* one PutObject */
     uint64_t  max_object;
     unsigned  max_parts;
 } s3_limits_t;
@@ -29,20 +30,27 @@ typedef struct {
                                         where no window would help */
 } s3_plan_t;
 
-/* part_size: as configured; window: bytes. S3_DECLINED: an object of this
-   length cannot be stored (413) */
+/* part_size: as configured, bytes; it is clamped to [min_part, cap]; window:
+   bytes of a transfer's memory, at least 2 * min_part; total: bytes, -1:
+   unknown. limits has to outlive the plan. Known length: parts of part_size,
+   or as much larger, in whole MiB, as max_parts asks for.
+   S3_OK; S3_DECLINED: an object of this length cannot be stored (413), see
+   need_window */
 int s3_plan_init(s3_plan_t *p, const s3_limits_t *limits, uint64_t part_size,
     uint64_t window, int64_t total);
 
-/* whether the whole body goes as one PutObject (known length only) */
+/* 1: the whole body, also an empty one, goes as one PutObject (known length
+   only), 0: not */
 int s3_plan_single(const s3_plan_t *p);
 
 /* bytes of the next part, 0: none is left (known: all given out; unknown:
-   parts or object limit passed). Unknown length: doubles every
-   max_parts / 10 parts up to the cap. */
+   parts or object limit passed). Known length: the last part has the rest.
+   Unknown length: doubles every max_parts / 10 parts up to the cap; the source
+   may end within any part. */
 uint64_t s3_plan_next(s3_plan_t *p);
 
-/* largest object for a configuration, bytes */
+/* largest object for a configuration, bytes; known: whether its length is
+   known before */
 uint64_t s3_plan_largest(const s3_limits_t *limits, uint64_t part_size,
     uint64_t window, int known);
 

@@ -12,16 +12,20 @@ typedef enum {
     S3_RETRY_REGION                  /* sign for another region, once */
 } s3_retry_e;
 
-/* status 0: no whole answer came. code: S3's or DynamoDB's error code, may be
-   empty. Serves both. */
+/* status: HTTP's, 0: no whole answer came. code: S3's or DynamoDB's error code,
+   may be empty (HEAD has no body); it decides before the status, since S3
+   sends errors under 200, too. S3 "Error responses", DynamoDB "Error handling".
+   Serves both. */
 s3_retry_e s3_retry_class(unsigned status, s3_str_t code);
 
 /* full jitter: a uniform value in [0, min(cap, base * 2^(try - 1))] ms from
-   `random`; try counts from 1 */
+   `random`, 64 random bits; try counts from 1; base 100 ms, throttled 500 ms,
+   cap 20 s. 0 for the classes that are tried again at once. (AWS
+   "Exponential backoff and jitter") */
 uint64_t s3_retry_delay(s3_retry_e class, unsigned try, uint64_t random);
 
 /* what our client is told after the tries are used up: 502, 503 or 504;
-   status 0 and timedout → 504 */
+   timedout → 504 whatever came before */
 unsigned s3_retry_client_status(unsigned status, s3_str_t code, int timedout);
 
 /* RFC 9110 IMF-fixdate (Date, Last-Modified) to seconds since the epoch, -1:

@@ -3,6 +3,12 @@
 
 #include "s3_str.h"
 
+/* Signature Version 4 for requests that are signed by their header: AWS
+   "Create a signed AWS API request"; for S3 also "Authenticating Requests:
+   Using the Authorization Header". The path is taken as it is, neither
+   normalized nor encoded again, which is S3's rule and, for "/", everybody
+   else's. */
+
 #define S3_SIGV4_DATE_LEN    16      /* YYYYMMDDTHHMMSSZ */
 #define S3_SIGV4_MAX_FIELDS  64
 #define S3_UNSIGNED_PAYLOAD  "UNSIGNED-PAYLOAD"
@@ -16,7 +22,8 @@ typedef struct {
                                         lists x-amz-security-token itself */
 } s3_keys_t;
 
-/* the signing key of one date, region, service and secret; zeroed: empty */
+/* The signing key of one date, region, service and secret; zeroed: empty.
+   Owned by the caller, who wipes it (s3_wipe) before giving it up. */
 
 typedef struct {
     unsigned char  scope[32];        /* SHA-256 of what the key was made of */
@@ -32,25 +39,34 @@ typedef struct {
     const s3_field_t  *fields;       /* all fields to sign; any order, names
                                         in any case, duplicates joined */
     size_t             nfields;
-    s3_str_t           payload;      /* hex SHA-256 or UNSIGNED-PAYLOAD */
+    s3_str_t           payload;      /* lower-case hex SHA-256, or
+                                        UNSIGNED-PAYLOAD */
     s3_str_t           region;
     s3_str_t           service;
     s3_str_t           date;         /* S3_SIGV4_DATE_LEN bytes */
 } s3_sigv4_request_t;
 
-/* the canonical request (for tests and for hashing) */
+/* Appends the canonical request: field names in lower case and sorted, values
+   trimmed, runs of white space in them made one space, values of one name
+   joined by ',' in their order. S3_ERROR: out too small, more than
+   S3_SIGV4_MAX_FIELDS fields, a field without name or with a line break. */
 int s3_sigv4_canonical(const s3_sigv4_request_t *r, s3_buf_t *out);
 
-/* the value of the Authorization field; S3_ERROR: out too small, more than
-   S3_SIGV4_MAX_FIELDS, or OpenSSL failed. cache may be NULL. */
+/* Appends the value of the Authorization field; the request may be of any
+   length. S3_ERROR: as above, date of a wrong length, secret longer than 512
+   or region and service longer than 384 bytes, or OpenSSL failed; then out->pos is where it was. cache may
+   be NULL; it is made anew when secret, day, region or service differ from
+   the last ones. */
 int s3_sigv4_authorization(s3_sigv4_cache_t *cache, const s3_keys_t *keys,
     const s3_sigv4_request_t *r, s3_buf_t *out);
 
-/* signing key for secret, date (8 bytes are used), region and service */
+/* signing key for secret (at most 512 bytes), date (8 bytes are used), region
+   and service; the caller wipes it. S3_ERROR: too long, or OpenSSL failed */
 int s3_sigv4_key(s3_str_t secret, s3_str_t date, s3_str_t region,
     s3_str_t service, unsigned char key[32]);
 
-/* seconds since the epoch (UTC) to YYYYMMDDTHHMMSSZ and a NUL */
+/* seconds since the epoch (UTC) to YYYYMMDDTHHMMSSZ and a NUL; clamped to
+   1970 … 9999 */
 void s3_sigv4_date(int64_t seconds, char date[S3_SIGV4_DATE_LEN + 1]);
 
 #endif

@@ -50,7 +50,11 @@ typedef struct {
 } s3_buf_t;
 
 
+/* a slice of a NUL-terminated string, which has to outlive it */
 s3_str_t s3_str(const char *s);
+
+/* 1: equal, 0: not; case_eqs ignores the case of ASCII letters in a, `lower`
+   is in lower case */
 int s3_str_eq(s3_str_t a, s3_str_t b);
 int s3_str_eqs(s3_str_t a, const char *s);
 int s3_str_case_eqs(s3_str_t a, const char *lower);
@@ -58,13 +62,20 @@ int s3_str_case_eqs(s3_str_t a, const char *lower);
 /* copies at most size - 1 bytes and a NUL; returns the bytes copied */
 size_t s3_str_copy(char *dst, size_t size, s3_str_t src);
 
+/* mem stays the caller's; NULL with size 0 is a buffer that holds nothing */
 void s3_buf_init(s3_buf_t *b, void *mem, size_t size);
+
+/* append; once something did not fit, nothing is appended any more */
 void s3_buf_put(s3_buf_t *b, const void *data, size_t len);
 void s3_buf_puts(s3_buf_t *b, const char *s);
 void s3_buf_put_str(s3_buf_t *b, s3_str_t s);
 void s3_buf_putc(s3_buf_t *b, char c);
+/* decimal */
 void s3_buf_put_u64(s3_buf_t *b, uint64_t n);
+/* lower case, two digits a byte */
 void s3_buf_put_hex(s3_buf_t *b, const unsigned char *data, size_t len);
+
+/* what was written so far, a slice of the buffer's memory */
 s3_str_t s3_buf_str(const s3_buf_t *b);
 
 /* overwrites key material so that the compiler does not drop it */

@@ -19,33 +19,40 @@ typedef struct {
     unsigned   port_default:1;
 } s3_uri_endpoint_t;
 
-/* http[s]://host[:port][/]: no user, path, query or fragment. S3_ERROR sets
-   *err to a constant string that names what is wrong. */
+/* http[s]://host[:port][/]: no user, path, query or fragment. e->host is a
+   slice of url, an IPv6 address without its brackets; port_default where the
+   port is the scheme's own, also written out: it does not go into Host.
+   S3_ERROR sets *err to a constant string that names what is wrong. */
 int s3_uri_parse_endpoint(s3_str_t url, s3_uri_endpoint_t *e,
     const char **err);
 
-/* S3's URI encoding (SigV4 "UriEncode"): keeps A-Z a-z 0-9 - . _ ~ and, where
-   asked, '/'; upper-case hex */
+/* Appends S3's URI encoding (SigV4 "UriEncode"): keeps A-Z a-z 0-9 - . _ ~ and,
+   where asked, '/'; upper-case hex. At most 3 bytes for one. */
 void s3_uri_encode(s3_buf_t *out, s3_str_t in, int keep_slash);
 
-/* DESIGN: no "." or ".." segment, not empty, no trailing slash, no control
-   byte, at most S3_KEY_MAX bytes, valid UTF-8; bucket: [a-z0-9.-]{3,63} */
+/* A key that every client and server reads alike: no "." or ".." segment, not
+   empty, no trailing slash, no control byte, at most S3_KEY_MAX bytes, valid
+   UTF-8 (S3 "Naming Amazon S3 objects"). Bucket: [a-z0-9.-]{3,63}, a letter or
+   digit at both ends, no ".." (S3 "General purpose bucket naming rules").
+   S3_OK, or S3_ERROR and *err is a constant string. */
 int s3_uri_check_key(s3_str_t key, const char **err);
 int s3_uri_check_bucket(s3_str_t bucket, const char **err);
 
-/* [A-Za-z0-9_-]{16,64} */
+/* transfer id: S3_OK where it is [A-Za-z0-9_-]{16,64}, else S3_ERROR */
 int s3_uri_check_id(s3_str_t id);
 
-/* whether the endpoint's name is Amazon's */
+/* 1: the endpoint's name is Amazon's, 0: not */
 int s3_uri_is_aws(s3_str_t host);
 
 /* region from the endpoint's name (s3.eu-central-1.amazonaws.com,
-   s3.dualstack.…, s3-fips.…, .amazonaws.com.cn, dynamodb.…); else
+   s3.dualstack.…, s3-fips.…, s3-eu-west-1.…, ….s3.eu-west-1.vpce.…,
+   .amazonaws.com.cn, dynamodb.…), a slice of host; else the constant
    us-east-1 */
 s3_str_t s3_uri_region(s3_str_t host);
 
-/* whether bucket goes into the host name: auto is virtual on Amazon's
-   endpoints for a bucket without dots */
+/* 1: bucket goes into the host name, 0: into the path. Auto is virtual on
+   Amazon's endpoints for a bucket without dots (whose certificate stands for
+   one label; S3 "Virtual hosting of buckets"). */
 int s3_uri_virtual(s3_addressing_e addressing, s3_str_t host,
     s3_str_t bucket);
 
