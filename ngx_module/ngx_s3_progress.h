@@ -13,12 +13,13 @@
 
 #define NGX_S3_PROGRESS_LOG_OFF  0
 
-/* of the instance */
+/* of the instance; lives as long as the cycle */
 
 typedef struct {
     ngx_s3_zone_t   *zone;
     ngx_s3_store_t  *redis;          /* or NULL */
     ngx_s3_store_t  *dynamodb;       /* or NULL */
+    void            *worker;         /* private; NULL in the master */
 } ngx_s3_stores_t;
 
 /* of a location */
@@ -31,7 +32,8 @@ typedef struct {
 } ngx_s3_progress_conf_t;
 
 
-/* embedded in a transfer */
+/* embedded in a transfer, whose memory stays where it is; zeroed, then opened
+   by ngx_s3_progress_open() */
 
 typedef struct {
     uint64_t                 bytes;  /* came from the source */
@@ -46,16 +48,24 @@ typedef struct {
     unsigned                 open:1;
     uint64_t                 counted_bytes;  /* already in the totals */
     uint64_t                 counted_chunks;
+    ngx_queue_t              queue;  /* the worker's open ones, that with the
+                                        oldest record first */
+    ngx_msec_t               recorded;       /* when the last record was made,
+                                                ngx_current_msec */
+    unsigned                 queued:1;
 } ngx_s3_progress_t;
 
 
-/* Opens the record (id, bucket, key, owner, direction, total_bytes set by the
-   caller in p->record; attempt, sequence and times are set here): zone, first
-   record to the stores. NGX_OK, also untracked; NGX_BUSY: 409. */
+/*
+ * Opens the record: zone, first record to the stores. The caller has set id,
+ * bucket, key, owner, direction and total_bytes in p->record (the rest zero);
+ * attempt, sequence, state and times are set here. conf and log live until the
+ * final state. NGX_OK, also untracked; NGX_BUSY: 409, p is not open.
+ */
 ngx_int_t ngx_s3_progress_open(ngx_s3_progress_t *p,
     ngx_s3_progress_conf_t *conf, ngx_log_t *log);
 
-/* the gate opened: record, stores, log */
+/* the gate opened: record to zone and stores, totals, log line */
 void ngx_s3_progress_opening(ngx_s3_progress_t *p);
 
 /* one chunk: an addition, a store into shared memory, one comparison */
@@ -74,15 +84,23 @@ ngx_s3_progress_chunk(ngx_s3_progress_t *p, size_t n)
 /* S3 acknowledged a part (or the object) of n bytes */
 void ngx_s3_progress_stored(ngx_s3_progress_t *p, uint64_t n);
 
-/* A new state with its record to zone, stores and log. etag and error may be
-   NULL. `completing` sets total_bytes to the count. A final state closes the
-   record; p is not used afterwards, what waits for a store lives on its own. */
+/*
+ * A new state with its record to zone, stores and log. etag and error may be
+ * NULL. `completing` sets total_bytes to the count. A final state closes the
+ * record: what still waits for a store lives on its own, and p, which keeps
+ * its record, is not open any more; another call does nothing.
+ */
 void ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
     const char *etag, const char *error);
 
-/* worker: opens the stores, arms the reaping timer; exit: gives up */
+/* In a worker at its start: opens the stores, arms the timer that reaps the
+   transfers of dead workers and renews the records of silent ones. Does
+   nothing in other processes. NGX_ERROR: no memory. */
 ngx_int_t ngx_s3_progress_init_worker(ngx_s3_stores_t *stores,
     ngx_cycle_t *cycle);
+
+/* At its exit: closes the stores; what was not written is given up. (While
+   final records wait, a leaving worker stays for at most 5 seconds.) */
 void ngx_s3_progress_exit_worker(ngx_s3_stores_t *stores);
 
 

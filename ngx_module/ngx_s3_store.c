@@ -1,0 +1,161 @@
+#include "ngx_s3_store.h"
+
+
+#define NGX_S3_STORE_DELAY    250            /* ms */
+#define NGX_S3_STORE_STEPS    12             /* more do not change the delay */
+#define NGX_S3_STORE_QUIET    10             /* s */
+
+
+ngx_int_t
+ngx_s3_store_arg(ngx_str_t *arg, const char *name, ngx_str_t *value)
+{
+    size_t  len;
+
+    len = ngx_strlen(name);
+
+    if (arg->len <= len
+        || ngx_strncmp(arg->data, name, len) != 0
+        || arg->data[len] != '=')
+    {
+        return NGX_DECLINED;
+    }
+
+    value->len = arg->len - len - 1;
+    value->data = arg->data + len + 1;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_s3_store_ttl(ngx_conf_t *cf, ngx_s3_store_t *store, ngx_str_t *value)
+{
+    ngx_int_t  ms;
+
+    ms = ngx_parse_time(value, 0);
+
+    if (ms == NGX_ERROR || ms < NGX_S3_STORE_TTL_MIN) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid ttl \"%V\" of \"s3_progress_%s\", it is "
+                           "a time of at least %i s", value, store->name,
+                           (ngx_int_t) NGX_S3_STORE_TTL_MIN / 1000);
+        return NGX_ERROR;
+    }
+
+    store->ttl = ms;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason)
+{
+    u_char      *p;
+    ngx_uint_t   level;
+    u_char       text[256];
+
+    store->limit = 1;
+    store->failures++;
+
+    if (store->up) {
+        store->up = 0;
+        (void) ngx_atomic_fetch_add(&store->count->up, -1);
+    }
+
+    if (!store->down) {
+        store->down = 1;
+        store->down_since = ngx_time();
+
+        /* a store that works now and then must not fill the log */
+
+        store->quiet = (store->up_since != 0
+                        && ngx_time() - store->up_since < NGX_S3_STORE_QUIET);
+
+    } else if (store->quiet
+               && ngx_time() - store->down_since >= NGX_S3_STORE_QUIET)
+    {
+        store->quiet = 0;
+
+    } else {
+        return;
+    }
+
+    level = store->quiet ? NGX_LOG_INFO : NGX_LOG_WARN;
+
+    ngx_cpystrn(text, (u_char *) reason, sizeof(text));
+
+    for (p = text; *p != '\0'; p++) {
+        if (*p < 0x20 || *p == 0x7f) {
+            *p = ' ';
+        }
+    }
+
+    ngx_log_error(level, store->log, 0,
+                  "%s store is down: %s, host: %V, %ui records waiting",
+                  store->name, text, &store->where, store->waiting);
+}
+
+
+void
+ngx_s3_store_works(ngx_s3_store_t *store)
+{
+    ngx_uint_t  level;
+
+    store->failures = 0;
+    store->limit = ngx_min(store->limit * 2, store->max);
+
+    if (!store->up) {
+        store->up = 1;
+        (void) ngx_atomic_fetch_add(&store->count->up, 1);
+    }
+
+    if (!store->down) {
+        return;
+    }
+
+    store->down = 0;
+    store->up_since = ngx_time();
+    level = store->quiet ? NGX_LOG_INFO : NGX_LOG_NOTICE;
+
+    ngx_log_error(level, store->log, 0,
+                  "%s store is up again after %T s, %ui records waiting, "
+                  "host: %V", store->name, ngx_time() - store->down_since,
+                  store->waiting, &store->where);
+}
+
+
+void
+ngx_s3_store_closed(ngx_s3_store_t *store)
+{
+    if (store->up) {
+        store->up = 0;
+        (void) ngx_atomic_fetch_add(&store->count->up, -1);
+    }
+}
+
+
+ngx_msec_t
+ngx_s3_store_delay(ngx_s3_store_t *store, ngx_msec_t cap)
+{
+    ngx_uint_t  step;
+    ngx_msec_t  delay;
+
+    step = ngx_min(store->failures, NGX_S3_STORE_STEPS);
+    delay = NGX_S3_STORE_DELAY << (step ? step - 1 : 0);
+
+    delay = ngx_min(delay, cap);
+
+    return delay / 2 + ngx_random() % (delay / 2 + 1);
+}
+
+
+uint64_t
+ngx_s3_store_now(void)
+{
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
+
+    return (uint64_t) tp->sec * 1000 + tp->msec;
+}
