@@ -23,7 +23,7 @@ typedef struct {
 } ngx_s3_store_counters_t;
 
 
-/* ngx_atomic_fetch_add() from any worker */
+/* ngx_atomic_fetch_add() from any worker; no field of another type */
 
 typedef struct {
     ngx_atomic_t             started;
@@ -55,8 +55,8 @@ struct ngx_s3_slot_s {
     ngx_atomic_t       bytes_stored;
     ngx_atomic_t       parts_stored;
     ngx_atomic_t       updated_at;   /* ms since the epoch */
-    /* the rest is private to ngx_s3_zone.c: record under a sequence lock or
-       the mutex, tree node, queue, owner's pid */
+    /* the rest is private to ngx_s3_zone*.c: record under the mutex, tree
+       node, queue, owner's pid */
 };
 
 
@@ -64,9 +64,13 @@ typedef struct {
     ngx_shm_zone_t     *shm_zone;
     ngx_slab_pool_t    *shpool;
     void               *sh;          /* private */
-    ngx_s3_counters_t  *counters;    /* valid once the zone is initialised */
+    ngx_s3_counters_t  *counters;    /* valid once the zone is initialised;
+                                        from a worker's first reaping on the
+                                        worker's own, whose gauges (up,
+                                        memory_used) vanish with it */
     ngx_msec_t          ttl;         /* of finished records, ms; 24 h */
     ngx_str_t           name;
+    ngx_uint_t          rebuilt;     /* private */
 } ngx_s3_zone_t;
 
 
@@ -109,9 +113,11 @@ ngx_uint_t ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
 
 void ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals);
 
-/* Called by a worker at its start and then every few seconds: records whose
-   owner process is gone become failed ("worker process died"). Calls handler
-   for each such record (for the stores). Returns how many. */
+/* Called by a worker at its start, before it keeps the address of a counter,
+   and then every few seconds: records whose owner process is gone become
+   failed ("worker process died") and are counted so; finished ones past their
+   ttl are given up. Calls handler (may be NULL) for each such failed record,
+   for the stores. Returns how many. */
 ngx_uint_t ngx_s3_zone_reap(ngx_s3_zone_t *zone,
     void (*handler)(void *data, const s3_record_t *record), void *data);
 

@@ -1,0 +1,436 @@
+/*
+ * The public side of the zone: its set-up, and what the owners and the
+ * readers of records do with it.
+ */
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include "ngx_s3_zone_slots.h"
+
+
+#define NGX_S3_ZONE_MAGIC   0x6e7a3373   /* "s3zn" */
+#define NGX_S3_ZONE_LAYOUT  1
+
+
+static ngx_int_t ngx_s3_zone_init(ngx_shm_zone_t *shm_zone, void *data);
+static ngx_int_t ngx_s3_zone_attach(ngx_s3_zone_t *zone, ngx_log_t *log);
+static ngx_int_t ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh);
+static ngx_int_t ngx_s3_zone_former(ngx_s3_zone_t *zone,
+    ngx_s3_zone_slot_t *zs, s3_record_t *record);
+static ngx_uint_t ngx_s3_zone_owner(s3_record_t *record, ngx_str_t *owner);
+
+
+ngx_s3_zone_t *
+ngx_s3_zone_create(ngx_conf_t *cf, ngx_str_t *name, size_t size, void *tag)
+{
+    ngx_s3_zone_t   *zone;
+    ngx_shm_zone_t  *shm_zone;
+
+    if (size < 8 * ngx_pagesize) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "zone \"%V\" of %uz bytes is too small, "
+                           "it needs at least %uz", name, size,
+                           8 * ngx_pagesize);
+        return NULL;
+    }
+
+    zone = ngx_pcalloc(cf->pool, sizeof(ngx_s3_zone_t));
+    if (zone == NULL) {
+        return NULL;
+    }
+
+    shm_zone = ngx_shared_memory_add(cf, name, size, tag);
+    if (shm_zone == NULL) {
+        return NULL;
+    }
+
+    if (shm_zone->data) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "zone \"%V\" is already defined", name);
+        return NULL;
+    }
+
+    shm_zone->init = ngx_s3_zone_init;
+    shm_zone->data = zone;
+
+    zone->shm_zone = shm_zone;
+    zone->name = *name;
+    zone->ttl = 24 * 60 * 60 * 1000;
+
+    return zone;
+}
+
+
+ngx_int_t
+ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
+    ngx_s3_slot_t **slot)
+{
+    ngx_int_t            rc;
+    ngx_str_t            id;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    *slot = NULL;
+
+    id.data = (u_char *) record->id;
+    id.len = ngx_strlen(record->id);
+
+    sh = ngx_s3_zone_lock(zone);
+
+    ngx_s3_zone_begin(sh);
+
+    zs = ngx_s3_zone_lookup(sh, &id);
+
+    if (zs) {
+        rc = ngx_s3_zone_former(zone, zs, record);
+        if (rc != NGX_OK) {
+            goto done;
+        }
+    }
+
+    zs = ngx_s3_zone_take(sh);
+    if (zs == NULL) {
+        rc = NGX_DECLINED;
+        goto done;
+    }
+
+    zs->record = *record;
+    zs->counters.bytes_transferred = record->bytes_transferred;
+    zs->counters.bytes_stored = record->bytes_stored;
+    zs->counters.parts_stored = record->parts_stored;
+    zs->counters.updated_at = record->updated_at;
+    zs->seen_bytes = record->bytes_transferred;
+    zs->seen_at = record->updated_at;
+
+    ngx_s3_zone_link(sh, zs);
+
+    *slot = &zs->counters;
+    rc = NGX_OK;
+
+done:
+
+    ngx_s3_zone_end(sh);
+    ngx_s3_zone_unlock(zone);
+
+    return rc;
+}
+
+
+void
+ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    const s3_record_t *record)
+{
+    ngx_uint_t           owned;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    zs = (ngx_s3_zone_slot_t *) slot;
+
+    sh = ngx_s3_zone_lock(zone);
+
+    owned = ngx_s3_zone_owned(sh, zs);
+
+    if (owned) {
+        ngx_s3_zone_begin(sh);
+        zs->record = *record;
+        ngx_s3_zone_end(sh);
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    if (!owned) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
+                      "s3 zone: record of another owner updated, "
+                      "transfer:%s", record->id);
+    }
+}
+
+
+void
+ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    const s3_record_t *record)
+{
+    ngx_uint_t           owned;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    zs = (ngx_s3_zone_slot_t *) slot;
+
+    sh = ngx_s3_zone_lock(zone);
+
+    owned = ngx_s3_zone_owned(sh, zs);
+
+    if (owned) {
+        ngx_s3_zone_begin(sh);
+        zs->record = *record;
+        ngx_s3_zone_finish(sh, zs);
+        ngx_s3_zone_end(sh);
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    if (!owned) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
+                      "s3 zone: record of another owner closed, "
+                      "transfer:%s", record->id);
+    }
+}
+
+
+ngx_int_t
+ngx_s3_zone_find(ngx_s3_zone_t *zone, ngx_str_t *id, s3_record_t *record)
+{
+    uint64_t             now;
+    ngx_int_t            rc;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    now = ngx_s3_zone_now();
+    rc = NGX_DECLINED;
+
+    sh = ngx_s3_zone_lock(zone);
+
+    zs = ngx_s3_zone_lookup(sh, id);
+
+    if (zs && !ngx_s3_zone_expired(zone, zs, now)) {
+        ngx_s3_zone_copy(zs, record, now);
+        rc = NGX_OK;
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    return rc;
+}
+
+
+ngx_uint_t
+ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
+    ngx_str_t *owner, s3_record_t *records, ngx_uint_t limit,
+    ngx_uint_t *more)
+{
+    u_char               mem[S3_ID_MAX + 1];
+    uint64_t             now;
+    ngx_str_t            cursor;
+    ngx_uint_t           n, seen;
+    s3_record_t         *r;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_rbtree_node_t   *node;
+    ngx_s3_zone_slot_t  *zs;
+
+    now = ngx_s3_zone_now();
+    cursor = *after;
+    *more = 0;
+    n = 0;
+
+    do {
+        sh = ngx_s3_zone_lock(zone);
+
+        node = ngx_s3_zone_after(sh, &cursor);
+
+        for (seen = 0; node && seen < NGX_S3_ZONE_BATCH; seen++) {
+            zs = ngx_s3_zone_node_slot(node);
+            r = &zs->record;
+
+            if ((state < 0 || (int) r->state == state)
+                && (owner == NULL || ngx_s3_zone_owner(r, owner))
+                && !ngx_s3_zone_expired(zone, zs, now))
+            {
+                if (n == limit) {
+                    *more = 1;
+                    node = NULL;
+                    break;
+                }
+
+                ngx_s3_zone_copy(zs, &records[n++], now);
+            }
+
+            cursor.data = mem;
+            cursor.len = ngx_cpystrn(mem, (u_char *) r->id, sizeof(mem))
+                         - mem;
+
+            node = ngx_rbtree_next(&sh->tree, node);
+        }
+
+        ngx_s3_zone_unlock(zone);
+
+    } while (node);
+
+    return n;
+}
+
+
+static ngx_int_t
+ngx_s3_zone_init(ngx_shm_zone_t *shm_zone, void *data)
+{
+    size_t             len;
+    ngx_s3_zone_t     *zone;
+    ngx_slab_pool_t   *shpool;
+    ngx_s3_zone_sh_t  *sh;
+
+    zone = shm_zone->data;
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    zone->shpool = shpool;
+
+    if (data || shm_zone->shm.exists) {
+        return ngx_s3_zone_attach(zone, shm_zone->shm.log);
+    }
+
+    shpool->log_nomem = 0;
+
+    sh = ngx_slab_calloc(shpool, sizeof(ngx_s3_zone_sh_t));
+    if (sh == NULL) {
+        goto small;
+    }
+
+    len = sizeof(" in zone \"\"") + shm_zone->shm.name.len;
+
+    shpool->log_ctx = ngx_slab_alloc(shpool, len);
+    if (shpool->log_ctx == NULL) {
+        shpool->log_ctx = &shpool->zero;
+        goto small;
+    }
+
+    ngx_sprintf(shpool->log_ctx, " in zone \"%V\"%Z", &shm_zone->shm.name);
+
+    if (ngx_s3_zone_carve(zone, sh) != NGX_OK) {
+        goto small;
+    }
+
+    ngx_s3_zone_clear(sh);
+
+    sh->magic = NGX_S3_ZONE_MAGIC;
+    sh->layout = NGX_S3_ZONE_LAYOUT;
+    sh->slot_size = sizeof(ngx_s3_zone_slot_t);
+    sh->counters_size = sizeof(ngx_s3_counters_t);
+
+    shpool->data = sh;
+
+    zone->sh = sh;
+    zone->counters = &sh->counters;
+
+    return NGX_OK;
+
+small:
+
+    ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
+                  "zone \"%V\" of %uz bytes is too small for one record",
+                  &shm_zone->shm.name, shm_zone->shm.size);
+
+    return NGX_ERROR;
+}
+
+
+/*
+ * A reload: the former configuration's workers go on with this memory, and
+ * the new configuration may yet be refused, so that nothing is changed.
+ */
+
+static ngx_int_t
+ngx_s3_zone_attach(ngx_s3_zone_t *zone, ngx_log_t *log)
+{
+    ngx_s3_zone_sh_t  *sh;
+
+    sh = zone->shpool->data;
+
+    if (sh == NULL
+        || sh->magic != NGX_S3_ZONE_MAGIC
+        || sh->layout != NGX_S3_ZONE_LAYOUT
+        || sh->slot_size != sizeof(ngx_s3_zone_slot_t)
+        || sh->counters_size != sizeof(ngx_s3_counters_t))
+    {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "zone \"%V\" was laid out by another version of the "
+                      "module, change its size or restart nginx",
+                      &zone->name);
+        return NGX_ERROR;
+    }
+
+    zone->sh = sh;
+    zone->counters = &sh->counters;
+
+    return NGX_OK;
+}
+
+
+/* all that is left becomes slots */
+
+static ngx_int_t
+ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh)
+{
+    u_char      *area;
+    size_t       size;
+    ngx_uint_t   pages;
+
+    area = NULL;
+
+    for (pages = zone->shpool->pfree; pages; pages--) {
+        area = ngx_slab_alloc(zone->shpool, pages * ngx_pagesize);
+        if (area) {
+            break;
+        }
+    }
+
+    size = pages * ngx_pagesize;
+
+    sh->slots = size / (sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_pid_t));
+
+    if (sh->slots == 0) {
+        return NGX_ERROR;
+    }
+
+    sh->slot = (ngx_s3_zone_slot_t *) area;
+    sh->owner = (ngx_pid_t *) &sh->slot[sh->slots];
+
+    return NGX_OK;
+}
+
+
+/* the id is there already: NGX_OK, it may start anew, and its slot is free */
+
+static ngx_int_t
+ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
+    s3_record_t *record)
+{
+    ngx_s3_zone_sh_t  *sh;
+
+    sh = zone->sh;
+
+    if (!ngx_s3_zone_expired(zone, zs, ngx_s3_zone_now())
+        && ngx_strcmp(zs->record.owner, record->owner) != 0)
+    {
+        return NGX_BUSY;
+    }
+
+    if (zs->use == NGX_S3_SLOT_LIVE) {
+
+        if (!ngx_s3_zone_orphan(sh, ngx_s3_zone_index(sh, zs))) {
+            return NGX_BUSY;
+        }
+
+        (void) ngx_atomic_fetch_add(&zone->counters->failed, 1);
+
+        ngx_s3_zone_finish(sh, zs);
+    }
+
+    if (record->attempt <= zs->record.attempt) {
+        record->attempt = zs->record.attempt + 1;
+    }
+
+    ngx_s3_zone_give_up(sh, zs);
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_s3_zone_owner(s3_record_t *record, ngx_str_t *owner)
+{
+    size_t  len;
+
+    len = ngx_strlen(record->owner);
+
+    return len == owner->len
+           && (len == 0 || ngx_memcmp(record->owner, owner->data, len) == 0);
+}

@@ -1,0 +1,300 @@
+/*
+ * The workers in the zone: their counters, and what those that died left.
+ */
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+#include "ngx_s3_zone_slots.h"
+
+
+#define NGX_S3_ZONE_PIDS  16             /* known to be alive, a reaping */
+
+/* all of a ngx_s3_counters_t's fields are of one type */
+
+#define NGX_S3_ZONE_COUNTERS                                                 \
+    (sizeof(ngx_s3_counters_t) / sizeof(ngx_atomic_t))
+
+
+static ngx_uint_t ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i,
+    s3_record_t *record);
+static void ngx_s3_zone_expire(ngx_s3_zone_t *zone);
+static void ngx_s3_zone_enter(ngx_s3_zone_t *zone);
+static ngx_uint_t ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker);
+static void ngx_s3_zone_add(ngx_s3_counters_t *sum,
+    ngx_s3_counters_t *counters);
+static void ngx_s3_zone_store_totals(s3_store_totals_t *totals,
+    ngx_s3_store_counters_t *counters);
+
+
+void
+ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals)
+{
+    ngx_uint_t         i;
+    ngx_s3_zone_sh_t  *sh;
+    ngx_s3_counters_t  sum;
+
+    ngx_memzero(&sum, sizeof(ngx_s3_counters_t));
+
+    sh = ngx_s3_zone_lock(zone);
+
+    totals->active = sh->nlive;
+    totals->slots = sh->slots;
+    totals->slots_used = sh->nlive + sh->nfinished;
+
+    ngx_s3_zone_add(&sum, &sh->counters);
+
+    for (i = 0; i < NGX_S3_ZONE_WORKERS; i++) {
+        if (sh->worker[i].pid) {
+            ngx_s3_zone_add(&sum, &sh->worker[i].counters);
+        }
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    totals->started = sum.started;
+    totals->completed = sum.completed;
+    totals->failed = sum.failed;
+    totals->aborted = sum.aborted;
+    totals->untracked = sum.untracked;
+    totals->bytes_transferred = sum.bytes_transferred;
+    totals->bytes_stored = sum.bytes_stored;
+    totals->parts_stored = sum.parts_stored;
+    totals->chunks = sum.chunks;
+    totals->openings = sum.openings;
+    totals->s3_requests = sum.s3_requests;
+    totals->s3_retries = sum.s3_retries;
+    totals->s3_errors = sum.s3_errors;
+    totals->memory_used = sum.memory_used;
+
+    ngx_s3_zone_store_totals(&totals->redis, &sum.redis);
+    ngx_s3_zone_store_totals(&totals->dynamodb, &sum.dynamodb);
+}
+
+
+ngx_uint_t
+ngx_s3_zone_reap(ngx_s3_zone_t *zone,
+    void (*handler)(void *data, const s3_record_t *record), void *data)
+{
+    ngx_pid_t          pid, alive[NGX_S3_ZONE_PIDS];
+    ngx_uint_t         i, k, n, nalive;
+    s3_record_t        record;
+    ngx_s3_zone_sh_t  *sh;
+
+    ngx_s3_zone_enter(zone);
+
+    sh = zone->sh;
+    nalive = 0;
+    n = 0;
+
+    /* without the lock: an owner seen too early or too late is looked at
+       again, under the lock or by the next reaping */
+
+    for (i = 0; i < *(volatile ngx_uint_t *) &sh->taken; i++) {
+        pid = sh->owner[i];
+
+        if (pid == 0) {
+            continue;
+        }
+
+        for (k = 0; k < nalive && alive[k] != pid; k++) { /* void */ }
+
+        if (k < nalive) {
+            continue;
+        }
+
+        if (!ngx_s3_zone_orphan(sh, i)) {
+
+            if (pid != ngx_pid && nalive < NGX_S3_ZONE_PIDS) {
+                alive[nalive++] = pid;
+            }
+
+            continue;
+        }
+
+        if (ngx_s3_zone_reap_one(zone, i, &record)) {
+            n++;
+
+            if (handler) {
+                handler(data, &record);
+            }
+        }
+    }
+
+    ngx_s3_zone_expire(zone);
+
+    return n;
+}
+
+
+static ngx_uint_t
+ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i,
+    s3_record_t *record)
+{
+    uint64_t             now;
+    ngx_uint_t           orphan;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    now = ngx_s3_zone_now();
+
+    sh = ngx_s3_zone_lock(zone);
+
+    zs = &sh->slot[i];
+
+    orphan = zs->use == NGX_S3_SLOT_LIVE
+             && ngx_s3_zone_orphan(sh, i);
+
+    if (orphan) {
+        ngx_s3_zone_begin(sh);
+
+        ngx_s3_zone_copy(zs, record, now);
+
+        record->state = S3_STATE_FAILED;
+        record->sequence++;
+        record->updated_at = ngx_s3_zone_max(record->updated_at, now);
+        record->expires_at = now + zone->ttl;
+        ngx_cpystrn((u_char *) record->error, (u_char *) "worker process died",
+                    sizeof(record->error));
+
+        zs->record = *record;
+        ngx_s3_zone_finish(sh, zs);
+
+        ngx_s3_zone_end(sh);
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    if (orphan) {
+        (void) ngx_atomic_fetch_add(&zone->counters->failed, 1);
+    }
+
+    return orphan;
+}
+
+
+static void
+ngx_s3_zone_expire(ngx_s3_zone_t *zone)
+{
+    uint64_t             now;
+    ngx_uint_t           n;
+    ngx_queue_t         *q;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    now = ngx_s3_zone_now();
+
+    do {
+        sh = ngx_s3_zone_lock(zone);
+
+        for (n = 0; n < NGX_S3_ZONE_BATCH; n++) {
+
+            if (ngx_queue_empty(&sh->finished)) {
+                break;
+            }
+
+            q = ngx_queue_head(&sh->finished);
+            zs = ngx_queue_data(q, ngx_s3_zone_slot_t, queue);
+
+            if (!ngx_s3_zone_expired(zone, zs, now)) {
+                break;
+            }
+
+            ngx_s3_zone_begin(sh);
+            ngx_s3_zone_give_up(sh, zs);
+            ngx_s3_zone_end(sh);
+        }
+
+        ngx_s3_zone_unlock(zone);
+
+    } while (n == NGX_S3_ZONE_BATCH);
+}
+
+
+/*
+ * A place for this worker's counters, once; the counters of those that are
+ * gone are kept, but for what they said of the moment.
+ */
+
+static void
+ngx_s3_zone_enter(ngx_s3_zone_t *zone)
+{
+    ngx_uint_t             i;
+    ngx_s3_zone_sh_t      *sh;
+    ngx_s3_zone_worker_t  *worker, *mine;
+
+    mine = NULL;
+
+    sh = ngx_s3_zone_lock(zone);
+
+    for (i = 0; i < NGX_S3_ZONE_WORKERS; i++) {
+        worker = &sh->worker[i];
+
+        if (worker->pid && ngx_s3_zone_gone(worker)) {
+            worker->counters.memory_used = 0;
+            worker->counters.redis.up = 0;
+            worker->counters.dynamodb.up = 0;
+
+            worker->pid = 0;
+            ngx_s3_zone_add(&sh->counters, &worker->counters);
+        }
+
+        if (worker->pid == ngx_pid || (worker->pid == 0 && mine == NULL)) {
+            mine = worker;
+        }
+    }
+
+    if (mine && mine->pid == 0 && zone->counters == &sh->counters) {
+        ngx_memzero(&mine->counters, sizeof(ngx_s3_counters_t));
+        mine->epoch = ngx_s3_zone_epoch();
+
+        ngx_memory_barrier();
+
+        mine->pid = ngx_pid;
+    }
+
+    if (mine && mine->pid == ngx_pid) {
+        zone->counters = &mine->counters;
+    }
+
+    ngx_s3_zone_unlock(zone);
+}
+
+
+static ngx_uint_t
+ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker)
+{
+    if (worker->pid == ngx_pid) {
+        return worker->epoch != ngx_s3_zone_epoch();
+    }
+
+    return kill(worker->pid, 0) == -1 && ngx_errno == NGX_ESRCH;
+}
+
+
+static void
+ngx_s3_zone_add(ngx_s3_counters_t *sum, ngx_s3_counters_t *counters)
+{
+    ngx_uint_t     i;
+    ngx_atomic_t  *to, *from;
+
+    to = (ngx_atomic_t *) sum;
+    from = (ngx_atomic_t *) counters;
+
+    for (i = 0; i < NGX_S3_ZONE_COUNTERS; i++) {
+        (void) ngx_atomic_fetch_add(&to[i], from[i]);
+    }
+}
+
+
+static void
+ngx_s3_zone_store_totals(s3_store_totals_t *totals,
+    ngx_s3_store_counters_t *counters)
+{
+    totals->records = counters->records;
+    totals->writes = counters->writes;
+    totals->replaced = counters->replaced;
+    totals->dropped = counters->dropped;
+    totals->errors = counters->errors;
+    totals->up = counters->up;
+}
