@@ -32,7 +32,7 @@ struct ngx_s3_request_s {
 
     /* the result */
     ngx_s3_error_e      error;       /* NONE: a whole reply came */
-    char                reason[256]; /* where error is set */
+    char                reason[NGX_S3_REASON]; /* where error is set */
     ngx_uint_t          status;
     ngx_array_t        *fields;      /* of s3_field_t, names in lower case */
     ngx_str_t           reply;       /* body */

@@ -20,6 +20,16 @@
 #define ngx_s3_to_str(nstr)   ((s3_str_t) { (nstr).len, (nstr).data })
 
 
+/* bytes of a reason, its NUL included */
+
+#define NGX_S3_REASON    256
+
+/* the reason of NGX_S3_E_CLOSED where connection->close is set: a reader tests
+   that flag first (worker_shutdown_timeout sets it and calls the reader) */
+
+#define NGX_S3_LEAVING   "worker is shutting down"
+
+
 typedef enum {
     NGX_S3_E_NONE = 0,
     NGX_S3_E_INTERNAL,               /* no memory, no socket */
@@ -90,6 +100,12 @@ struct ngx_s3_endpoint_s {
 ngx_s3_endpoint_t *ngx_s3_endpoint_create(ngx_conf_t *cf, ngx_str_t *url,
     const char **err);
 
+/* For an endpoint whose address is found otherwise (another scheme, a Unix-
+   domain socket): time-outs and state as ngx_s3_endpoint_create() sets them;
+   the caller zeroes the endpoint first and sets the rest. NGX_ERROR: logged. */
+ngx_int_t ngx_s3_endpoint_init(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint);
+
+
 /* Makes the SSL context (only where endpoint->tls). NGX_ERROR: logged. */
 ngx_int_t ngx_s3_endpoint_ssl(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
     ngx_s3_ssl_conf_t *conf);
@@ -107,7 +123,7 @@ struct ngx_s3_conn_s {
     ngx_s3_conn_pt      write;       /* in the connect handler */
 
     ngx_s3_error_e      error;       /* why connecting failed */
-    char                reason[256]; /* text for the log and the record; names
+    char                reason[NGX_S3_REASON]; /* text for the log and the record; names
                                         the host, never a secret */
     unsigned            reused:1;    /* came from the idle pool */
 };
@@ -133,6 +149,11 @@ void ngx_s3_conn_keep(ngx_s3_conn_t *sc);
 
 /* For exit_process: closes what is idle. */
 void ngx_s3_endpoint_close_idle(ngx_s3_endpoint_t *endpoint);
+
+
+/* formats (ngx_sprintf's directives) into NGX_S3_REASON bytes; NUL-terminated,
+   control bytes become spaces */
+void ngx_cdecl ngx_s3_reason(char *reason, const char *fmt, ...);
 
 
 #endif /* NGX_S3_CONN_H */

@@ -1,0 +1,1002 @@
+#include "ngx_s3_conn.h"
+
+#include "ngx_s3_resolve.h"
+#include "ngx_s3_tls.h"
+
+
+/*
+ * opening -> resolving -> connecting -> shaking -> opened <-> idle
+ *    \___________\____________\___________\______> failed
+ *
+ * Each state may be skipped but none is gone back to, except that the next
+ * address is tried (shaking -> connecting) and that an idle one is taken.
+ */
+
+typedef enum {
+    NGX_S3_CONN_OPENING = 0,         /* ngx_s3_conn_open() has not returned */
+    NGX_S3_CONN_RESOLVING,
+    NGX_S3_CONN_CONNECTING,
+    NGX_S3_CONN_SHAKING,             /* hands, for TLS */
+    NGX_S3_CONN_OPENED,
+    NGX_S3_CONN_FAILED,
+    NGX_S3_CONN_IDLE
+} ngx_s3_conn_state_e;
+
+
+typedef struct {
+    ngx_s3_conn_t        sc;         /* first: what the caller holds */
+
+    ngx_s3_conn_state_e  state;
+    ngx_s3_conn_pt       handler;
+    ngx_str_t            host;       /* NUL after it */
+    ngx_log_t           *log;        /* the caller's; the cycle's when idle */
+    ngx_pool_t          *pool;       /* this struct's too */
+
+    ngx_s3_resolve_t     resolve;
+    ngx_addr_t          *addrs;
+    ngx_uint_t           naddrs;
+    ngx_uint_t           next;       /* address to try */
+    ngx_addr_t           unix_addr;
+
+    ngx_s3_tls_t         tls;
+
+    ngx_event_t          event;      /* posted: the handler is due */
+    ngx_queue_t          queue;      /* endpoint's idle */
+    unsigned             in_open:1;
+} ngx_s3_link_t;
+
+
+static ngx_int_t ngx_s3_endpoint_names(ngx_conf_t *cf,
+    ngx_s3_endpoint_t *endpoint, s3_uri_endpoint_t *uri);
+static ngx_queue_t *ngx_s3_endpoint_idle(ngx_s3_endpoint_t *endpoint);
+
+static ngx_s3_link_t *ngx_s3_link_create(ngx_s3_endpoint_t *endpoint,
+    ngx_str_t *host, ngx_log_t *log);
+static ngx_int_t ngx_s3_link_resolve(ngx_s3_link_t *link);
+static void ngx_s3_link_resolved(ngx_s3_resolve_t *rs, ngx_int_t rc);
+static void ngx_s3_link_connect(ngx_s3_link_t *link);
+static ngx_int_t ngx_s3_link_connect_next(ngx_s3_link_t *link);
+static ngx_int_t ngx_s3_link_prepare(ngx_s3_link_t *link, ngx_connection_t *c);
+static void ngx_s3_link_connect_handler(ngx_event_t *ev);
+static ngx_err_t ngx_s3_link_test(ngx_connection_t *c);
+static void ngx_s3_link_try_next(ngx_s3_link_t *link, ngx_s3_error_e error);
+static void ngx_s3_link_connected(ngx_s3_link_t *link);
+static void ngx_s3_link_shaken(ngx_s3_tls_t *tls, ngx_s3_error_e error);
+static void ngx_s3_link_done(ngx_s3_link_t *link, ngx_s3_error_e error);
+static void ngx_s3_link_done_handler(ngx_event_t *ev);
+
+static void ngx_s3_link_read_handler(ngx_event_t *rev);
+static void ngx_s3_link_write_handler(ngx_event_t *wev);
+static void ngx_s3_link_disconnect(ngx_s3_link_t *link);
+static void ngx_s3_link_free(ngx_s3_link_t *link);
+
+static ngx_s3_link_t *ngx_s3_link_take(ngx_s3_endpoint_t *endpoint,
+    ngx_str_t *host, ngx_log_t *log);
+static ngx_uint_t ngx_s3_link_alive(ngx_s3_link_t *link);
+static void ngx_s3_link_idle_handler(ngx_event_t *ev);
+static void ngx_s3_link_dummy_handler(ngx_event_t *ev);
+static void ngx_s3_link_drop(ngx_s3_link_t *link);
+static void ngx_s3_link_set_log(ngx_s3_link_t *link, ngx_log_t *log);
+
+
+ngx_s3_endpoint_t *
+ngx_s3_endpoint_create(ngx_conf_t *cf, ngx_str_t *url, const char **err)
+{
+    s3_uri_endpoint_t   uri;
+    ngx_s3_endpoint_t  *endpoint;
+
+    if (s3_uri_parse_endpoint(ngx_s3_to_str(*url), &uri, err) != S3_OK) {
+        return NULL;
+    }
+
+    *err = "no memory";
+
+    endpoint = ngx_pcalloc(cf->pool, sizeof(ngx_s3_endpoint_t));
+    if (endpoint == NULL) {
+        return NULL;
+    }
+
+    if (ngx_s3_endpoint_init(cf, endpoint) != NGX_OK
+        || ngx_s3_endpoint_names(cf, endpoint, &uri) != NGX_OK)
+    {
+        return NULL;
+    }
+
+    endpoint->port = (in_port_t) uri.port;
+    endpoint->type = uri.type;
+    endpoint->tls = uri.tls;
+    endpoint->ssl_verify = 1;
+
+    return endpoint;
+}
+
+
+ngx_int_t
+ngx_s3_endpoint_init(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint)
+{
+    ngx_s3_endpoint_state_t  *state;
+
+    state = ngx_pcalloc(cf->pool, sizeof(ngx_s3_endpoint_state_t));
+    if (state == NULL) {
+        return NGX_ERROR;
+    }
+
+    state->names = ngx_s3_names_get(cf);
+    if (state->names == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_queue_init(&state->sessions);
+    ngx_queue_init(&endpoint->idle);
+
+    endpoint->state = state;
+
+    endpoint->resolver_timeout = 30000;
+    endpoint->connect_timeout = 5000;
+    endpoint->send_timeout = 30000;
+    endpoint->read_timeout = 60000;
+    endpoint->keepalive_timeout = 4000;
+    endpoint->keepalive = 32;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_endpoint_names(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
+    s3_uri_endpoint_t *uri)
+{
+    u_char      *p, *start;
+    size_t       len;
+    const char  *scheme, *open, *close;
+
+    scheme = uri->tls ? "https://" : "http://";
+    open = uri->type == S3_HOST_IPV6 ? "[" : "";
+    close = uri->type == S3_HOST_IPV6 ? "]" : "";
+
+    len = sizeof("https://[]:65535") + uri->host.len;
+
+    p = ngx_pnalloc(cf->pool, uri->host.len + 1 + len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    endpoint->host.len = uri->host.len;
+    endpoint->host.data = p;
+    ngx_strlow(p, (u_char *) uri->host.data, uri->host.len);
+    p += uri->host.len;
+    *p++ = '\0';
+
+    start = p;
+    p = ngx_sprintf(p, "%s", scheme);
+
+    endpoint->authority.data = p;
+    p = ngx_sprintf(p, "%s%V%s", open, &endpoint->host, close);
+
+    if (uri->port != (uri->tls ? 443 : 80)) {
+        p = ngx_sprintf(p, ":%ui", (ngx_uint_t) uri->port);
+    }
+
+    endpoint->authority.len = p - endpoint->authority.data;
+    endpoint->name.data = start;
+    endpoint->name.len = p - start;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_s3_endpoint_close_idle(ngx_s3_endpoint_t *endpoint)
+{
+    ngx_queue_t    *idle;
+    ngx_s3_link_t  *link;
+
+    idle = ngx_s3_endpoint_idle(endpoint);
+
+    while (!ngx_queue_empty(idle)) {
+        link = ngx_queue_data(ngx_queue_head(idle), ngx_s3_link_t, queue);
+        ngx_s3_link_drop(link);
+    }
+
+    ngx_s3_tls_forget(endpoint);
+}
+
+
+static ngx_queue_t *
+ngx_s3_endpoint_idle(ngx_s3_endpoint_t *endpoint)
+{
+    if (endpoint->idle.next == NULL) {
+        ngx_queue_init(&endpoint->idle);
+    }
+
+    return &endpoint->idle;
+}
+
+
+ngx_s3_conn_t *
+ngx_s3_conn_open(ngx_s3_endpoint_t *endpoint, ngx_str_t *host,
+    ngx_uint_t fresh, ngx_log_t *log, ngx_s3_conn_pt handler, void *data)
+{
+    ngx_int_t       rc;
+    ngx_s3_link_t  *link;
+
+    if (host == NULL || host->len == 0) {
+        host = &endpoint->host;
+    }
+
+    link = fresh ? NULL : ngx_s3_link_take(endpoint, host, log);
+
+    if (link) {
+        link->handler = handler;
+        link->sc.data = data;
+
+        /* never in vain: who reuses was woken by some event */
+        ngx_post_event(&link->event, &ngx_posted_events);
+
+        return &link->sc;
+    }
+
+    link = ngx_s3_link_create(endpoint, host, log);
+    if (link == NULL) {
+        return NULL;
+    }
+
+    link->handler = handler;
+    link->sc.data = data;
+    link->in_open = 1;
+
+    rc = ngx_s3_link_resolve(link);
+
+    if (rc == NGX_OK) {
+        ngx_s3_link_connect(link);
+
+    } else if (rc != NGX_AGAIN) {
+        ngx_s3_link_resolved(&link->resolve, rc);
+    }
+
+    link->in_open = 0;
+
+    return &link->sc;
+}
+
+
+static ngx_s3_link_t *
+ngx_s3_link_create(ngx_s3_endpoint_t *endpoint, ngx_str_t *host,
+    ngx_log_t *log)
+{
+    ngx_pool_t     *pool;
+    ngx_s3_link_t  *link;
+
+    /* the pool's own log is not the caller's, whose life is shorter */
+
+    pool = ngx_create_pool(2 * 1024, ngx_cycle->log);
+    if (pool == NULL) {
+        return NULL;
+    }
+
+    link = ngx_pcalloc(pool, sizeof(ngx_s3_link_t));
+    if (link == NULL) {
+        goto failed;
+    }
+
+    link->host.len = host->len;
+    link->host.data = ngx_pnalloc(pool, host->len + 1);
+    if (link->host.data == NULL) {
+        goto failed;
+    }
+
+    ngx_strlow(link->host.data, host->data, host->len);
+    link->host.data[host->len] = '\0';
+
+    link->pool = pool;
+    link->log = log;
+    link->sc.endpoint = endpoint;
+
+    link->event.data = link;
+    link->event.handler = ngx_s3_link_done_handler;
+    link->event.log = ngx_cycle->log;
+
+    return link;
+
+failed:
+
+    ngx_destroy_pool(pool);
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_s3_link_resolve(ngx_s3_link_t *link)
+{
+    ngx_s3_resolve_t         *rs;
+    ngx_s3_endpoint_t        *ep;
+    ngx_s3_endpoint_state_t  *state;
+
+    ep = link->sc.endpoint;
+    state = ep->state;
+    rs = &link->resolve;
+
+    if (ep->sockaddr) {
+        link->unix_addr.sockaddr = ep->sockaddr;
+        link->unix_addr.socklen = ep->socklen;
+        link->unix_addr.name = ep->name;
+
+        link->addrs = &link->unix_addr;
+        link->naddrs = 1;
+
+        return NGX_OK;
+    }
+
+    link->state = NGX_S3_CONN_RESOLVING;
+    link->log->action = "resolving a name";
+
+    rs->name = link->host;
+    rs->port = ep->port;
+    rs->names = state ? state->names : NULL;
+    rs->resolver = ep->resolver;
+    rs->timeout = ep->resolver_timeout;
+    rs->pool = link->pool;
+    rs->handler = ngx_s3_link_resolved;
+    rs->data = link;
+
+    return ngx_s3_resolve_start(rs);
+}
+
+
+static void
+ngx_s3_link_resolved(ngx_s3_resolve_t *rs, ngx_int_t rc)
+{
+    ngx_s3_link_t  *link;
+
+    link = rs->data;
+
+    if (rc == NGX_OK) {
+        ngx_s3_link_connect(link);
+        return;
+    }
+
+    if (rc == NGX_DECLINED) {
+        ngx_memcpy(link->sc.reason, rs->reason, NGX_S3_REASON);
+        ngx_s3_link_done(link, NGX_S3_E_RESOLVE);
+        return;
+    }
+
+    ngx_s3_reason(link->sc.reason, "no memory to resolve \"%V\"",
+                  &link->host);
+    ngx_s3_link_done(link, NGX_S3_E_INTERNAL);
+}
+
+
+static void
+ngx_s3_link_connect(ngx_s3_link_t *link)
+{
+    ngx_int_t  rc;
+
+    if (!link->sc.endpoint->sockaddr) {
+        link->addrs = link->resolve.addrs;
+        link->naddrs = link->resolve.naddrs;
+    }
+
+    link->state = NGX_S3_CONN_CONNECTING;
+    link->log->action = "connecting";
+
+    do {
+        rc = ngx_s3_link_connect_next(link);
+    } while (rc == NGX_DECLINED && link->next < link->naddrs);
+
+    switch (rc) {
+
+    case NGX_OK:
+        ngx_s3_link_connected(link);
+        return;
+
+    case NGX_AGAIN:
+        return;
+
+    case NGX_DECLINED:
+        ngx_s3_link_done(link, NGX_S3_E_CONNECT);
+        return;
+
+    default:
+        ngx_s3_link_done(link, NGX_S3_E_INTERNAL);
+    }
+}
+
+
+/* NGX_OK: connected; NGX_AGAIN: a handler follows; NGX_DECLINED: this address
+   does not answer; NGX_ERROR */
+
+static ngx_int_t
+ngx_s3_link_connect_next(ngx_s3_link_t *link)
+{
+    u_char                  text[NGX_S3_REASON], *p;
+    ngx_int_t               rc;
+    ngx_log_t               quiet;
+    ngx_err_t               err;
+    ngx_addr_t             *addr;
+    ngx_peer_connection_t   pc;
+
+    addr = &link->addrs[link->next++];
+
+    /* nginx logs an address that refuses at once as an error, but here it is
+       one only if none is left, and then the caller's */
+
+    quiet = *link->log;
+
+    if (quiet.log_level > NGX_LOG_CRIT && quiet.log_level <= NGX_LOG_INFO) {
+        quiet.log_level = NGX_LOG_CRIT;
+    }
+
+    ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
+
+    pc.sockaddr = addr->sockaddr;
+    pc.socklen = addr->socklen;
+    pc.name = &addr->name;
+    pc.get = ngx_event_get_peer;
+    pc.log = &quiet;
+    pc.log_error = NGX_ERROR_INFO;
+
+    ngx_set_socket_errno(0);
+
+    rc = ngx_event_connect_peer(&pc);
+
+    if (rc == NGX_DECLINED) {
+        err = ngx_socket_errno;
+        p = ngx_strerror(err, text, sizeof(text) - 1);
+        *p = '\0';
+
+        ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: "
+                      "%s)", &addr->name, &link->host, err, text);
+
+        if (link->next < link->naddrs) {
+            ngx_log_error(NGX_LOG_WARN, link->log, 0,
+                          "%s, trying another address", link->sc.reason);
+        }
+
+        return NGX_DECLINED;
+    }
+
+    if (rc != NGX_OK && rc != NGX_AGAIN) {
+        ngx_s3_reason(link->sc.reason, "no socket to connect to %V",
+                      &addr->name);
+        return NGX_ERROR;
+    }
+
+    if (ngx_s3_link_prepare(link, pc.connection) != NGX_OK) {
+        ngx_s3_reason(link->sc.reason, "could not set up the connection to %V",
+                      &addr->name);
+        ngx_s3_link_disconnect(link);
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_AGAIN) {
+        ngx_add_timer(pc.connection->write,
+                      link->sc.endpoint->connect_timeout);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_s3_link_prepare(ngx_s3_link_t *link, ngx_connection_t *c)
+{
+    link->sc.connection = c;
+
+    c->data = link;
+    c->pool = link->pool;
+    c->requests++;
+
+    c->read->handler = ngx_s3_link_connect_handler;
+    c->write->handler = ngx_s3_link_connect_handler;
+
+    ngx_s3_link_set_log(link, link->log);
+
+    if (link->sc.endpoint->sockaddr) {
+        return NGX_OK;
+    }
+
+    return ngx_tcp_nodelay(c);
+}
+
+
+static void
+ngx_s3_link_connect_handler(ngx_event_t *ev)
+{
+    u_char             text[NGX_S3_REASON], *p;
+    ngx_err_t          err;
+    ngx_addr_t        *addr;
+    ngx_s3_link_t     *link;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    link = c->data;
+
+    if (c->close) {
+        ngx_s3_reason(link->sc.reason, NGX_S3_LEAVING);
+        ngx_s3_link_done(link, NGX_S3_E_CLOSED);
+        return;
+    }
+
+    addr = &link->addrs[link->next - 1];
+
+    if (c->write->timedout) {
+        ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" timed out",
+                      &addr->name, &link->host);
+        ngx_s3_link_try_next(link, NGX_S3_E_CONNECT_TIMEOUT);
+        return;
+    }
+
+    err = ngx_s3_link_test(c);
+
+    if (err) {
+        p = ngx_strerror(err, text, sizeof(text) - 1);
+        *p = '\0';
+
+        ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: "
+                      "%s)", &addr->name, &link->host, err, text);
+        ngx_s3_link_try_next(link, NGX_S3_E_CONNECT);
+        return;
+    }
+
+    ngx_s3_link_connected(link);
+}
+
+
+static ngx_err_t
+ngx_s3_link_test(ngx_connection_t *c)
+{
+    int        err;
+    socklen_t  len;
+
+    err = 0;
+    len = sizeof(int);
+
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1) {
+        return ngx_socket_errno;
+    }
+
+    return err;
+}
+
+
+static void
+ngx_s3_link_try_next(ngx_s3_link_t *link, ngx_s3_error_e error)
+{
+    if (link->next == link->naddrs) {
+        ngx_s3_link_done(link, error);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_WARN, link->log, 0, "%s, trying another address",
+                  link->sc.reason);
+
+    ngx_s3_link_disconnect(link);
+    ngx_s3_link_connect(link);
+}
+
+
+static void
+ngx_s3_link_connected(ngx_s3_link_t *link)
+{
+    ngx_int_t          rc;
+    ngx_s3_tls_t      *tls;
+    ngx_s3_error_e     error;
+    ngx_connection_t  *c;
+
+    c = link->sc.connection;
+
+    if (c->write->timer_set) {
+        ngx_del_timer(c->write);
+    }
+
+    if (!link->sc.endpoint->tls) {
+        ngx_s3_link_done(link, NGX_S3_E_NONE);
+        return;
+    }
+
+    link->state = NGX_S3_CONN_SHAKING;
+    link->log->action = "SSL handshaking";
+
+    tls = &link->tls;
+
+    ngx_memzero(tls, sizeof(ngx_s3_tls_t));
+
+    tls->connection = c;
+    tls->endpoint = link->sc.endpoint;
+    tls->host = link->host;
+    tls->log = link->log;
+    tls->reason = link->sc.reason;
+    tls->handler = ngx_s3_link_shaken;
+
+    rc = ngx_s3_tls_start(tls, &error);
+
+    if (rc != NGX_AGAIN) {
+        ngx_s3_link_shaken(tls, error);
+    }
+}
+
+
+static void
+ngx_s3_link_shaken(ngx_s3_tls_t *tls, ngx_s3_error_e error)
+{
+    ngx_s3_link_t  *link;
+
+    link = tls->connection->data;
+
+    /* another address has the same certificate, but may be in better health */
+
+    if (error == NGX_S3_E_CONNECT_TIMEOUT) {
+        ngx_s3_link_try_next(link, error);
+        return;
+    }
+
+    ngx_s3_link_done(link, error);
+}
+
+
+ngx_s3_tls_t *
+ngx_s3_conn_tls(ngx_connection_t *c)
+{
+    ngx_s3_link_t  *link;
+
+    link = c->data;
+
+    return &link->tls;
+}
+
+
+static void
+ngx_s3_link_done(ngx_s3_link_t *link, ngx_s3_error_e error)
+{
+    ngx_connection_t  *c;
+
+    link->sc.error = error;
+
+    if (error == NGX_S3_E_NONE) {
+        c = link->sc.connection;
+        c->read->handler = ngx_s3_link_read_handler;
+        c->write->handler = ngx_s3_link_write_handler;
+
+        link->state = NGX_S3_CONN_OPENED;
+        link->sc.reason[0] = '\0';
+
+    } else {
+        link->state = NGX_S3_CONN_FAILED;
+        ngx_s3_link_disconnect(link);
+    }
+
+    ngx_log_debug2(NGX_LOG_DEBUG_EVENT, link->log, 0,
+                   "s3 connection to \"%V\" done, error:%ui", &link->host,
+                   (ngx_uint_t) error);
+
+    if (link->in_open) {
+
+        /* at a worker's start no event may come for long, and posted events
+           wait for one; these make the next wait a short one */
+
+        ngx_post_event(&link->event, &ngx_posted_next_events);
+        return;
+    }
+
+    link->handler(&link->sc);
+}
+
+
+static void
+ngx_s3_link_done_handler(ngx_event_t *ev)
+{
+    ngx_s3_link_t  *link;
+
+    link = ev->data;
+
+    link->handler(&link->sc);
+}
+
+
+static void
+ngx_s3_link_read_handler(ngx_event_t *rev)
+{
+    ngx_s3_link_t     *link;
+    ngx_connection_t  *c;
+
+    c = rev->data;
+    link = c->data;
+
+    if (link->sc.read) {
+        link->sc.read(&link->sc);
+    }
+}
+
+
+static void
+ngx_s3_link_write_handler(ngx_event_t *wev)
+{
+    ngx_s3_link_t     *link;
+    ngx_connection_t  *c;
+
+    c = wev->data;
+    link = c->data;
+
+    if (link->sc.write) {
+        link->sc.write(&link->sc);
+    }
+}
+
+
+void
+ngx_s3_conn_close(ngx_s3_conn_t *sc)
+{
+    ngx_s3_link_free((ngx_s3_link_t *) sc);
+}
+
+
+static void
+ngx_s3_link_disconnect(ngx_s3_link_t *link)
+{
+    ngx_connection_t  *c;
+
+    c = link->sc.connection;
+
+    if (c == NULL) {
+        return;
+    }
+
+    link->sc.connection = NULL;
+
+    ngx_s3_tls_close(c);
+
+    c->pool = NULL;
+    ngx_close_connection(c);
+}
+
+
+static void
+ngx_s3_link_free(ngx_s3_link_t *link)
+{
+    if (link->event.posted) {
+        ngx_delete_posted_event(&link->event);
+    }
+
+    ngx_s3_resolve_cancel(&link->resolve);
+    ngx_s3_link_disconnect(link);
+
+    ngx_destroy_pool(link->pool);
+}
+
+
+void
+ngx_s3_conn_keep(ngx_s3_conn_t *sc)
+{
+    ngx_queue_t        *idle;
+    ngx_s3_link_t      *link, *oldest;
+    ngx_connection_t   *c;
+    ngx_s3_endpoint_t  *ep;
+
+    link = (ngx_s3_link_t *) sc;
+    c = sc->connection;
+    ep = sc->endpoint;
+
+    if (link->state != NGX_S3_CONN_OPENED
+        || ep->keepalive == 0
+        || ep->keepalive_timeout == 0
+        || ngx_terminate
+        || ngx_exiting
+        || c->close
+        || c->error
+        || c->buffered
+        || c->read->eof
+        || c->read->error
+        || c->read->timedout
+        || c->write->error
+        || c->write->timedout
+        || ngx_handle_read_event(c->read, 0) != NGX_OK)
+    {
+        ngx_s3_link_free(link);
+        return;
+    }
+
+    idle = ngx_s3_endpoint_idle(ep);
+
+    if (ep->nidle >= ep->keepalive) {
+        oldest = ngx_queue_data(ngx_queue_last(idle), ngx_s3_link_t, queue);
+        ngx_s3_link_drop(oldest);
+    }
+
+    if (c->write->timer_set) {
+        ngx_del_timer(c->write);
+    }
+
+    if (c->write->posted) {
+        ngx_delete_posted_event(c->write);
+    }
+
+    if (c->read->posted) {
+        ngx_delete_posted_event(c->read);
+    }
+
+    ngx_add_timer(c->read, ep->keepalive_timeout);
+
+    c->read->handler = ngx_s3_link_idle_handler;
+    c->write->handler = ngx_s3_link_dummy_handler;
+    c->idle = 1;
+
+    sc->read = NULL;
+    sc->write = NULL;
+    sc->data = NULL;
+    link->handler = NULL;
+    link->state = NGX_S3_CONN_IDLE;
+
+    ngx_s3_link_set_log(link, ngx_cycle->log);
+
+    ngx_queue_insert_head(idle, &link->queue);
+    ep->nidle++;
+
+    if (c->read->ready) {
+        ngx_s3_link_idle_handler(c->read);
+    }
+}
+
+
+/* last kept, first taken: the others may grow old and go */
+
+static ngx_s3_link_t *
+ngx_s3_link_take(ngx_s3_endpoint_t *endpoint, ngx_str_t *host, ngx_log_t *log)
+{
+    ngx_queue_t       *q, *next, *idle;
+    ngx_s3_link_t     *link;
+    ngx_connection_t  *c;
+
+    idle = ngx_s3_endpoint_idle(endpoint);
+
+    for (q = ngx_queue_head(idle); q != ngx_queue_sentinel(idle); q = next) {
+        next = ngx_queue_next(q);
+        link = ngx_queue_data(q, ngx_s3_link_t, queue);
+
+        if (link->host.len != host->len
+            || ngx_strncasecmp(link->host.data, host->data, host->len) != 0)
+        {
+            continue;
+        }
+
+        /* its end may have come in this round of events */
+
+        if (!ngx_s3_link_alive(link)) {
+            ngx_s3_link_drop(link);
+            continue;
+        }
+
+        ngx_queue_remove(&link->queue);
+        endpoint->nidle--;
+
+        c = link->sc.connection;
+
+        if (c->read->timer_set) {
+            ngx_del_timer(c->read);
+        }
+
+        c->idle = 0;
+        c->sent = 0;
+        c->requests++;
+        c->read->handler = ngx_s3_link_read_handler;
+        c->write->handler = ngx_s3_link_write_handler;
+
+        ngx_s3_link_set_log(link, log);
+
+        link->state = NGX_S3_CONN_OPENED;
+        link->sc.reused = 1;
+
+        return link;
+    }
+
+    return NULL;
+}
+
+
+/*
+ * Nothing to read: alive. Over TLS what is there may be a session ticket or a
+ * new key, which c->recv() takes away and then says NGX_AGAIN.
+ */
+
+static ngx_uint_t
+ngx_s3_link_alive(ngx_s3_link_t *link)
+{
+    int                n;
+    u_char             buf[1];
+    ngx_connection_t  *c;
+
+    c = link->sc.connection;
+
+    n = recv(c->fd, buf, 1, MSG_PEEK);
+
+    if (n == -1 && ngx_socket_errno == NGX_EAGAIN && c->ssl == NULL) {
+        c->read->ready = 0;
+        return 1;
+    }
+
+    if (n == 0 || c->ssl == NULL) {
+        return 0;
+    }
+
+    c->read->ready = 1;
+
+    return c->recv(c, buf, 1) == NGX_AGAIN;
+}
+
+
+static void
+ngx_s3_link_idle_handler(ngx_event_t *ev)
+{
+    ngx_s3_link_t     *link;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    link = c->data;
+
+    if (c->close
+        || c->read->timedout
+        || !ngx_s3_link_alive(link)
+        || ngx_handle_read_event(c->read, 0) != NGX_OK)
+    {
+        ngx_s3_link_drop(link);
+    }
+}
+
+
+static void
+ngx_s3_link_dummy_handler(ngx_event_t *ev)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_EVENT, ev->log, 0,
+                   "s3 idle connection dummy handler");
+}
+
+
+/* ends an idle one */
+
+static void
+ngx_s3_link_drop(ngx_s3_link_t *link)
+{
+    ngx_queue_remove(&link->queue);
+    link->sc.endpoint->nidle--;
+
+    ngx_s3_link_free(link);
+}
+
+
+static void
+ngx_s3_link_set_log(ngx_s3_link_t *link, ngx_log_t *log)
+{
+    ngx_connection_t  *c;
+
+    c = link->sc.connection;
+
+    link->log = log;
+    link->tls.log = log;
+
+    c->log = log;
+    c->read->log = log;
+    c->write->log = log;
+}
+
+
+void ngx_cdecl
+ngx_s3_reason(char *reason, const char *fmt, ...)
+{
+    u_char   *p, *last, *start;
+    va_list   args;
+
+    start = (u_char *) reason;
+
+    va_start(args, fmt);
+    last = ngx_vslprintf(start, start + NGX_S3_REASON - 1, fmt, args);
+    va_end(args);
+
+    *last = '\0';
+
+    for (p = start; p < last; p++) {
+        if (*p < 0x20 || *p == 0x7f) {
+            *p = ' ';
+        }
+    }
+}
