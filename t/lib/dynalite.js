@@ -1,7 +1,8 @@
 'use strict';
 
 /* dynalite on a free loopback port, with one table for the progress records.
-   Writes its address as NAME=value lines to the file that is named. */
+   Writes its address as NAME=value lines to the file that is named; a port may
+   follow. */
 
 const fs = require('fs');
 const http = require('http');
@@ -33,7 +34,7 @@ const server = dynalite({
     createTableMs: 0, deleteTableMs: 0, updateTableMs: 0,
 });
 
-server.listen(0, '127.0.0.1', () => {
+server.listen(Number(process.argv[3] || 0), '127.0.0.1', () => {
     const port = server.address().port;
     call(port, 'CreateTable', {
         TableName: TABLE,

@@ -1,0 +1,302 @@
+package S3T;
+
+# The harness of the tests. t/README.md shows how a test is written.
+#
+#   use S3T;
+#   my $t = S3T->new;
+#   my $n = $t->nginx(<<'EOF');
+#   ...
+#   EOF
+#   my $r = curl($n->url('/upload/a'), file => data(1 * MB));
+#   is($r->{status}, 201, 'stored');
+#
+# A test makes no plan: when it ends, its nginx is asked to leave and what must
+# hold of every test is checked (_checks below).
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use File::Basename qw/ basename /;
+use File::Path qw/ remove_tree /;
+use File::Temp ();
+use Test::More ();
+
+use S3T::Curl qw/ curl curl_start /;
+use S3T::DNS;
+use S3T::Data qw/ GB KB MB data /;
+use S3T::DynamoDB;
+use S3T::Fake;
+use S3T::Nginx;
+use S3T::Raw;
+use S3T::Redis;
+use S3T::S3;
+use S3T::Util qw/ $STATE $TOP append children end_child free_port lock_file
+    read_file spawn state_dir wait_for write_file /;
+
+our @EXPORT = qw/ GB KB MB append curl curl_start data free_port read_file
+    spawn end_child wait_for write_file /;
+
+my $T;                # this file's
+my $owner = $$;       # forked children end without checks
+
+
+$SIG{$_} = sub { exit 1 } for qw/ INT TERM HUP /;
+
+
+# bucket => 0: without one
+sub new {
+    my ($class, %o) = @_;
+    my $name = basename($0, '.t');
+    my $s = $T = bless {
+        name => $name, nginx => [], allowed => [], expected => [],
+        secrets => [qw/ testsecret AWS4-HMAC-SHA256 Credential= /],
+        id => sprintf('%s-%04x%04x', lc($name =~ s/[^A-Za-z0-9]+/-/gr),
+            $$ & 0xffff, rand 0xffff),
+        %o,
+    }, $class;
+
+    # held until this process ends
+    lock_file(state_dir('services') . '/users', 'shared');
+    system("$TOP/t/lib/services", 'start') == 0
+        or die "the servers did not start\n";
+    my $env = read_file("$STATE/services/env");
+    $s->{servers} = { $env =~ /^(\w+)=(.*)$/mg };
+
+    $s->{dir} = $s->_dir;
+    $S3T::Curl::DIR = $s->{dir};
+
+    $s->{bucket} = "t$s->{id}" if !defined $s->{bucket};
+    $s->s3->create_bucket if $s->{bucket};
+    return $s;
+}
+
+# nginx's workers are not root: they must be able to get there
+sub _dir {
+    my ($s) = @_;
+    my $parent = state_dir('run');
+    my $path = '';
+    my $reachable = 1;
+    for (split m{/}, $parent) {
+        $path .= "$_/";
+        $reachable = 0 if !((stat $path)[2] & 1);
+    }
+    my $dir = File::Temp::tempdir("$s->{id}-XXXX",
+        DIR => $reachable ? $parent : File::Spec->tmpdir);
+    chmod 0755, $dir;
+    return $dir;
+}
+
+sub dir { $_[0]{dir} }
+sub bucket { $_[0]{bucket} }
+
+# Key prefix of this file's records in Redis, %%PREFIX%%
+sub prefix { "$_[0]{id}:" }
+
+# of the shared servers: REDIS_PORT, DYNAMODB_PORT, DYNAMODB_TABLE, RGW_PORT ...
+sub server { $_[0]{servers}{$_[1]} }
+
+sub ca { "$STATE/certs/ca.pem" }
+sub certs { "$STATE/certs" }
+
+# A client for the bucket of this file, or for another: bucket => NAME
+sub s3 {
+    my ($s, %o) = @_;
+    my $endpoint = 'http://127.0.0.1:' . $s->server('RGW_PORT');
+    return S3T::S3->new(endpoint => $endpoint, bucket => $s->{bucket}, %o);
+}
+
+sub redis {
+    my ($s) = @_;
+    return $s->{redis} ||= S3T::Redis->new(port => $s->server('REDIS_PORT'));
+}
+
+sub dynamodb {
+    my ($s) = @_;
+    return S3T::DynamoDB->new(port => $s->server('DYNAMODB_PORT'),
+        table => $s->server('DYNAMODB_TABLE'));
+}
+
+# What the test must not find in any log or answer, at any level.
+sub secret {
+    my ($s, @secrets) = @_;
+    push @{$s->{secrets}}, @secrets;
+}
+
+# [error] and [crit] lines that may come; expect_errors: that must come
+sub allow_errors {
+    my ($s, @patterns) = @_;
+    push @{$s->{allowed}}, @patterns;
+}
+
+sub expect_errors {
+    my ($s, @patterns) = @_;
+    push @{$s->{expected}}, @patterns;
+}
+
+# %%NAME%% in configurations, beside those of tokens() and S3T::Nginx
+sub token {
+    my ($s, %tokens) = @_;
+    %{$s->{tokens}} = (%{$s->{tokens} || {}}, %tokens);
+}
+
+sub tokens {
+    my ($s) = @_;
+    return {
+        RGW => 'http://127.0.0.1:' . $s->server('RGW_PORT'),
+        RGW_SSL => 'https://localhost:' . $s->server('RGW_SSL_PORT'),
+        RGW_PORT => $s->server('RGW_PORT'),
+        RGW_SSL_PORT => $s->server('RGW_SSL_PORT'),
+        BUCKET => $s->{bucket},
+        S3 => 's3_endpoint %%RGW%%; s3_bucket %%BUCKET%%;'
+            . ' s3_credentials static testaccess testsecret;',
+        REDIS => '127.0.0.1:' . $s->server('REDIS_PORT'),
+        PREFIX => $s->prefix,
+        DYNAMODB => 'http://127.0.0.1:' . $s->server('DYNAMODB_PORT'),
+        TABLE => $s->server('DYNAMODB_TABLE'),
+        CA => $s->ca, CERTS => $s->certs,
+        %{$s->{tokens} || {}},
+    };
+}
+
+# A running nginx: workers, level, module (0: without ours), env { },
+# modules [ ]; start => 0: not yet running
+sub nginx {
+    my ($s, $conf, %o) = @_;
+    my $n = S3T::Nginx->new($conf, %o, tokens => $s->tokens,
+        dir => "$s->{dir}/nginx" . @{$s->{nginx}});
+    push @{$s->{nginx}}, $n;
+    $n->start if !defined $o{start} || $o{start};
+    return $n;
+}
+
+sub fake {
+    my ($s, %o) = @_;
+    return S3T::Fake->new(dir => $s->{dir}, %o);
+}
+
+sub dns {
+    my ($s, %names) = @_;
+    return S3T::DNS->new(dir => $s->{dir}, names => \%names);
+}
+
+# A Redis or dynalite of the test's own, to be stopped and started.
+sub own_redis {
+    my ($s, %o) = @_;
+    $s->secret($o{password}) if defined $o{password};
+    return S3T::Redis->server(%o);
+}
+
+sub own_dynamodb {
+    my ($s, %o) = @_;
+    return S3T::DynamoDB->server(dir => $s->{dir}, %o);
+}
+
+sub raw {
+    my ($s, @o) = @_;
+    return S3T::Raw->connect(@o);
+}
+
+
+# What must hold of every test.
+
+sub _unexpected {
+    my ($s, $path) = @_;
+    open my $log, '<', $path or return ();
+    my @bad;
+    while (my $line = <$log>) {
+        next if $line !~ /\[(emerg|alert|crit|error)\]/;
+        my $level = $1;
+        my $known = 0;
+        for (@{$s->{expected}}) {
+            next if $line !~ $_;
+            $known = $s->{seen}{$_} = 1;
+        }
+        $known ||= grep { $line =~ $_ } @{$s->{allowed}};
+        push @bad, $line if !$known || $level =~ /emerg|alert/;
+    }
+    return @bad;
+}
+
+sub _secrets_in {
+    my ($s, $path) = @_;
+    my $pattern = join '|', map { quotemeta } @{$s->{secrets}};
+    open my $log, '<', $path or return ();
+    my @found;
+    while (my $line = <$log>) {
+        push @found, "$path: $line" if $line =~ /$pattern/o;
+    }
+    return @found;
+}
+
+sub _nothing {
+    my ($name, @found) = @_;
+    Test::More::is(scalar @found, 0, $name)
+        or Test::More::diag(map { substr($_, 0, 2000) . "\n" }
+            @found[0 .. ($#found > 9 ? 9 : $#found)]);
+}
+
+sub _checks {
+    my ($s) = @_;
+    my @dirs = map { $_->{dir} } @{$s->{nginx}};
+
+    S3T::Raw::close_all();
+    _nothing('end: nginx leaves by itself',
+        map { $_->{dir} } grep { !$_->quit } @{$s->{nginx}});
+    _nothing('end: no unexpected line in error.log',
+        map { $s->_unexpected("$_/error.log") } @dirs);
+    _nothing('end: expected lines in error.log',
+        grep { !$s->{seen}{$_} } @{$s->{expected}});
+    _nothing('end: no sanitizer report', map { "$_: " . read_file($_) }
+        map { glob "$_/san/*" } @dirs);
+    _nothing('end: no secret in a log', map { $s->_secrets_in($_) }
+        map { ("$_/error.log", "$_/access.log", "$_/stderr") } @dirs);
+    my $secret = join '|', map { quotemeta } @{$s->{secrets}};
+    _nothing('end: no secret in an answer',
+        grep { /$secret/ } @S3T::Curl::RESPONSES);
+
+    if ($s->{bucket}) {
+        my @open;
+        wait_for { !(@open = $s->s3->uploads) } 5, 0.2;
+        _nothing('end: no multipart upload left open',
+            map { "$_->[0] $_->[1]" } @open);
+    }
+}
+
+sub _clean {
+    my ($s) = @_;
+    S3T::Raw::close_all();
+    for my $n (@{$s->{nginx}}) {
+        $n->stop;
+    }
+    end_child($_) for children();
+    if ($s->{bucket}) {
+        eval { $s->s3->remove; 1 } or Test::More::diag("bucket: $@");
+    }
+}
+
+END {
+    # $? is what the file exits with; commands run here would change it
+    my $status = $?;
+    if ($T && $$ == $owner) {
+        my $s = $T;
+        undef $T;
+        my $test = Test::More->builder;
+        my $checked = $status == 0 && !$test->has_plan;
+        eval { $s->_checks if $checked; 1 }
+            or Test::More::ok(0, "end: $@");
+        $s->_clean;
+        if ($checked) {
+            _nothing('end: no process left', children());
+            $test->done_testing;
+        }
+        if ($status == 0 && $test->is_passing) {
+            remove_tree($s->{dir});
+        } else {
+            Test::More::diag("logs: $s->{dir}");
+        }
+    }
+    $? = $status;
+}
+
+1;

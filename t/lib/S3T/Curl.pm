@@ -1,0 +1,138 @@
+package S3T::Curl;
+
+# Clients: curl as a child process, and bare sockets for what curl cannot do.
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use JSON::PP ();
+use S3T::Util qw/ end_child read_file spawn state_dir wait_exit write_file /;
+
+our @EXPORT_OK = qw/ curl curl_start /;
+
+our $DIR;          # the test file's own directory
+our @RESPONSES;    # texts of all answers, looked through for secrets
+
+my $number = 0;
+
+# curl(URL, options): waits, and returns
+#   { exit, status, version, headers, body, json, interim, seconds, sent }
+# status 0: no answer. headers: lower case names. interim: 100 and the like.
+# json: the decoded body, undef when it is none.
+#
+#   method     PUT when there is a body, else GET
+#   file       path of the body, or what data() returned
+#   body       the body as a string
+#   chunked    Transfer-Encoding: chunked
+#   h2         HTTP/2: by prior knowledge on http, by ALPN on https
+#   ca         trust this authority
+#   headers    [ 'Name: value', ... ]
+#   rate       --limit-rate
+#   expect     let curl ask for 100 Continue
+#   timeout    seconds for all (180)
+#   resolve    'host:port:address'
+#   args       more arguments for curl
+sub curl {
+    return curl_start(@_)->wait;
+}
+
+# The same without waiting: an object with wait(), running(), kill(SIGNAL).
+sub curl_start {
+    my ($url, %o) = @_;
+    my $base = "$DIR/curl-" . ++$number;
+    my $file = ref $o{file} ? $o{file}{path} : $o{file};
+    $file = write_file("$base.in", $o{body}) if defined $o{body};
+
+    my @c = ('curl', '-qsS', '--noproxy', '*', '--globoff', '--path-as-is',
+        '-o', "$base.body", '-D', "$base.head", '--max-time',
+        $o{timeout} || 180, '-w', '%{http_code} %{http_version} %{time_total}'
+        . ' %{size_upload}');
+
+    # a pipe has no length; after a slash, -T would put the file's name
+    if ($o{chunked}) {
+        push @c, '-T', '-', $o{h2} ? () : ('-H', 'Transfer-Encoding: chunked');
+
+    } elsif (defined $file) {
+        push @c, $url =~ m{/(\?|$)} ? ('--data-binary', "\@$file",
+            '-H', 'Content-Type:') : ('-T', $file);
+    }
+    push @c, '-X', $o{method} || (defined $file ? 'PUT' : 'GET');
+    push @c, $url =~ /^https/ ? '--http2' : '--http2-prior-knowledge'
+        if $o{h2};
+    push @c, '--http1.1' if !$o{h2};
+    push @c, '--cacert', $o{ca} if $o{ca};
+    push @c, '--limit-rate', $o{rate} if $o{rate};
+    push @c, '-H', 'Expect:' if !$o{expect};
+    push @c, '--resolve', $o{resolve} if $o{resolve};
+    push @c, map { ('-H', $_) } @{$o{headers} || []};
+    push @c, @{$o{args} || []}, $url;
+
+    my $pid = spawn({
+        stdout => "$base.out", stderr => "$base.err",
+        $o{chunked} ? (stdin => $file) : (),
+    }, @c);
+
+    return bless { pid => $pid, base => $base, timeout => $o{timeout} || 180 },
+        __PACKAGE__;
+}
+
+sub running {
+    my ($s) = @_;
+    return !defined $s->{status} && !$s->_reap(0.001);
+}
+
+sub _reap {
+    my ($s, $timeout) = @_;
+    my $status = wait_exit($s->{pid}, $timeout);
+    $s->{status} = $status if defined $status;
+    return defined $status;
+}
+
+sub kill {
+    my ($s, $signal) = @_;
+    end_child($s->{pid}, $signal || 'KILL');
+    $s->{status} = -1;
+}
+
+sub wait {
+    my ($s) = @_;
+    if (!defined $s->{status} && !$s->_reap($s->{timeout} + 10)) {
+        $s->kill;
+    }
+    return _response($s->{base}, $s->{status});
+}
+
+sub _response {
+    my ($base, $exit) = @_;
+    my ($status, $version, $seconds, $sent) =
+        split / /, read_file("$base.out") || '';
+    my $body = read_file("$base.body");
+    my $head = read_file("$base.head") || '';
+    push @RESPONSES, $head . (length($body || '') < 1 << 20 ? $body || '' : '');
+
+    my @blocks = map { [split /\r\n/] } split /\r\n\r\n/, $head;
+    my $last = pop @blocks || [''];
+    my %headers;
+    for my $line (@$last[1 .. $#$last]) {
+        my ($name, $value) = split /:\s*/, $line, 2;
+        $name = lc $name;
+        $headers{$name} = defined $headers{$name}
+            ? "$headers{$name}, $value" : $value;
+    }
+
+    return {
+        exit => $exit == -1 ? -1 : $exit >> 8,
+        status => ($status || 0) + 0,
+        version => $version,
+        seconds => ($seconds || 0) + 0,
+        sent => ($sent || 0) + 0,
+        headers => \%headers,
+        interim => [map { (split / /, $_->[0])[1] } @blocks],
+        body => defined $body ? $body : '',
+        json => scalar eval { JSON::PP->new->utf8->decode($body) },
+        error => read_file("$base.err"),
+    };
+}
+
+1;

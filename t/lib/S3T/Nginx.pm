@@ -1,0 +1,212 @@
+package S3T::Nginx;
+
+# One nginx with the module, from the text of its configuration.
+
+use strict;
+use warnings;
+
+use S3T::Util qw/ $TOP end_child free_port read_file spawn wait_exit wait_for
+    write_file /;
+
+my $binary = -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx';
+
+# Made by S3T's nginx(): dir, tokens { }, workers, level, module, env { },
+# modules [ ] (more to load, after ours)
+sub new {
+    my ($class, $conf, %o) = @_;
+    my $s = bless { workers => 1, module => 1, level => 'info', %o }, $class;
+    $s->{level} = $ENV{T_LEVEL} if $ENV{T_LEVEL};
+    mkdir $_ for $s->{dir}, "$s->{dir}/temp";
+    # workers leave their findings there, and they are not root
+    mkdir "$s->{dir}/san" and chmod 01777, "$s->{dir}/san";
+    $s->conf($conf);
+    return $s;
+}
+
+# The configuration for the next start or reload.
+sub conf {
+    my ($s, $conf) = @_;
+    write_file("$s->{dir}/nginx.conf", $s->expand($conf));
+}
+
+sub module_path {
+    my $dir = $ENV{T_ASAN} ? 'build/asan' : 'build';
+    return $ENV{T_MODULE} || "$TOP/$dir/ngx_http_s3_transfer_module.so";
+}
+
+sub _main {
+    my ($s) = @_;
+    my $dir = $s->{dir};
+    return join "\n",
+        $s->{module} ? 'load_module ' . module_path() . ';' : '',
+        (map { "load_module $_;" } @{$s->{modules} || []}),
+        $> == 0 ? 'user www-data;' : '',
+        'daemon off;', "pid $dir/nginx.pid;", "worker_processes $s->{workers};",
+        "error_log $dir/error.log $s->{level};",
+        'events { worker_connections 2048; }';
+}
+
+sub _http {
+    my ($s) = @_;
+    my $dir = $s->{dir};
+    return join "\n", "access_log $dir/access.log;", (map {
+        "${_}_temp_path $dir/temp/$_;" } qw/ client_body proxy fastcgi uwsgi
+        scgi /), 'client_max_body_size 0;';
+}
+
+sub expand {
+    my ($s, $text) = @_;
+    my %tokens = (MAIN => $s->_main, HTTP => $s->_http, DIR => $s->{dir},
+        MODULE => module_path(), %{$s->{tokens}});
+    for (1 .. 3) {
+        $text =~ s/%%(\w+)%%/
+            defined $tokens{$1} ? $tokens{$1}
+            : $1 =~ m{^PORT(?:_(\w+))?$} ? $s->port($1)
+            : die "unknown token $1"/gex;
+    }
+    return $text;
+}
+
+# %%PORT%% is port(), %%PORT_tls%% is port('tls')
+sub port {
+    my ($s, $name) = @_;
+    return $s->{ports}{defined $name ? $name : ''} ||= free_port();
+}
+
+# url('/upload/a'), url('/upload/a', 'h2'); a port whose name begins with tls
+# has https and a name that its certificate knows
+sub url {
+    my ($s, $path, $name) = @_;
+    my $origin = ($name || '') =~ /^tls/ ? 'https://localhost'
+        : 'http://127.0.0.1';
+    return "$origin:" . $s->port($name) . $path;
+}
+
+# The sanitizers' libraries come before all else in a binary without them.
+sub _environment {
+    my ($s) = @_;
+    my %env = %{$s->{env} || {}};
+    return \%env if !$ENV{T_ASAN};
+    my @libs = map { chomp(my $l = `gcc -print-file-name=$_`); $l }
+        qw/ libasan.so libubsan.so /;
+    my $path = "$s->{dir}/san";
+    return {
+        LD_PRELOAD => join(':', @libs),
+        ASAN_OPTIONS => "detect_odr_violation=0:log_path=$path/asan"
+            . ':detect_stack_use_after_return=1',
+        LSAN_OPTIONS => "suppressions=$TOP/t/lib/lsan.supp"
+            . ':print_suppressions=0',
+        UBSAN_OPTIONS => "print_stacktrace=1:log_path=$path/ubsan",
+        %env,
+    };
+}
+
+sub start {
+    my ($s) = @_;
+    my $dir = $s->{dir};
+    unlink "$dir/nginx.pid";
+    $s->{pid} = spawn({ env => $s->_environment, stderr => "$dir/stderr" },
+        $binary, '-p', $dir, '-e', "$dir/error.log", '-c', "$dir/nginx.conf");
+    my $gone;
+    wait_for {
+        $gone = defined wait_exit($s->{pid}, 0.001);
+        $gone || -s "$dir/nginx.pid" && $s->workers >= $s->{workers};
+    } 20;
+    if ($gone || !$s->workers) {
+        delete $s->{pid} if $gone;
+        die "nginx did not start: " . (read_file("$dir/stderr") || '')
+            . $s->log;
+    }
+    return $s;
+}
+
+# nginx -t: exit status and what it said. conf: another configuration
+sub test_conf {
+    my ($s, $conf) = @_;
+    my $dir = $s->{dir};
+    my $path = write_file("$dir/test.conf", $s->expand($conf));
+    unlink "$dir/test.err";
+    my $pid = spawn({ env => $s->_environment, stderr => "$dir/test.err" },
+        $binary, '-t', '-p', $dir, '-e', "$dir/test.log", '-c', $path);
+    my $status = wait_exit($pid, 30);
+    return (defined $status ? $status >> 8 : -1, read_file("$dir/test.err"));
+}
+
+sub pid {
+    my ($s) = @_;
+    return $s->{pid};
+}
+
+sub _children {
+    my ($s) = @_;
+    return () if !$s->{pid};
+    my @pids;
+    for my $path (glob '/proc/[0-9]*/stat') {
+        my $stat = read_file($path) or next;
+        my ($pid) = $stat =~ /^(\d+)/;
+        my ($parent) = $stat =~ /.*\) \S (\d+)/s;
+        next if $parent != $s->{pid};
+        push @pids, [$pid, read_file("/proc/$pid/cmdline") || ''];
+    }
+    return @pids;
+}
+
+# ids of the workers that take connections
+sub workers {
+    my ($s) = @_;
+    return map { $_->[0] } grep { $_->[1] =~ /worker process(?! is shutting)/ }
+        $s->_children;
+}
+
+# ids of those that finish what they have
+sub leaving_workers {
+    my ($s) = @_;
+    return map { $_->[0] } grep { $_->[1] =~ /is shutting down/ }
+        $s->_children;
+}
+
+# Returns once the new workers are there.
+sub reload {
+    my ($s) = @_;
+    my %old = map { $_, 1 } $s->workers;
+    kill 'HUP', $s->{pid};
+    return wait_for {
+        (grep { !$old{$_} } $s->workers) >= $s->{workers}
+            && !grep { $old{$_} } $s->workers;
+    } 20;
+}
+
+# Gracefully: true when it left by itself in time (seconds).
+sub quit {
+    my ($s, $timeout) = @_;
+    my $pid = delete $s->{pid} or return 1;
+    return 1 if end_child($pid, 'QUIT', $timeout || 20);
+    return 0;
+}
+
+# At once.
+sub stop {
+    my ($s) = @_;
+    my $pid = delete $s->{pid} or return 1;
+    return end_child($pid, 'TERM', 10);
+}
+
+sub log {
+    my ($s) = @_;
+    return read_file("$s->{dir}/error.log") || '';
+}
+
+sub access_log {
+    my ($s) = @_;
+    return read_file("$s->{dir}/access.log") || '';
+}
+
+# CPU seconds and peak resident bytes of a worker
+sub usage {
+    my ($s, $pid) = @_;
+    my ($ns) = split / /, read_file("/proc/$pid/schedstat");
+    my ($peak) = read_file("/proc/$pid/status") =~ /^VmHWM:\s+(\d+)/m;
+    return ($ns / 1e9, $peak * 1024);
+}
+
+1;
