@@ -1,3 +1,7 @@
+/*
+ * Access keys for the signatures of requests: where they come from.
+ */
+
 #ifndef NGX_S3_CREDENTIALS_H
 #define NGX_S3_CREDENTIALS_H
 
@@ -24,16 +28,24 @@ typedef struct {
  * args[0..n-1]: env | file [path] [profile=name] | static KEY SECRET [TOKEN].
  * Returns NGX_CONF_OK or NGX_CONF_ERROR after logging with the directive's
  * name (never a secret). Keys that are not there (environment, file, profile)
- * leave access_key empty, with the reason in *missing (a message for nginx -t,
- * to be used by who needs the keys).
+ * or cannot be keys leave access_key empty, with the reason in *missing (a
+ * message for nginx -t, to be used by who needs the keys); a file that cannot
+ * be understood is an error.
+ *
+ * env: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. file: a
+ * path is relative to nginx's configuration and then the only file; without
+ * it AWS_SHARED_CREDENTIALS_FILE or ~/.aws/credentials, then AWS_CONFIG_FILE
+ * or ~/.aws/config. The profile is the argument, AWS_PROFILE, or "default".
+ * (AWS SDKs and Tools Reference Guide "Shared config and credentials files".)
  */
 char *ngx_s3_credentials_create(ngx_conf_t *cf, ngx_str_t *directive,
     ngx_str_t *args, ngx_uint_t n, ngx_s3_credentials_t **credentials,
     ngx_str_t *missing);
 
-/* keys to sign with now: slices that live until the next event */
+/* keys to sign with now: slices that live until the next event; NGX_ERROR:
+   there are none */
 ngx_int_t ngx_s3_credentials_get(ngx_s3_credentials_t *credentials,
     s3_keys_t *keys);
 
 
-#endif
+#endif /* NGX_S3_CREDENTIALS_H */
