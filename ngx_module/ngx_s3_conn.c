@@ -46,8 +46,6 @@ typedef struct {
 } ngx_s3_link_t;
 
 
-static ngx_int_t ngx_s3_endpoint_names(ngx_conf_t *cf,
-    ngx_s3_endpoint_t *endpoint, s3_uri_endpoint_t *uri);
 static ngx_queue_t *ngx_s3_endpoint_idle(ngx_s3_endpoint_t *endpoint);
 
 static ngx_s3_link_t *ngx_s3_link_create(ngx_s3_endpoint_t *endpoint,
@@ -77,112 +75,6 @@ static void ngx_s3_link_idle_handler(ngx_event_t *ev);
 static void ngx_s3_link_dummy_handler(ngx_event_t *ev);
 static void ngx_s3_link_drop(ngx_s3_link_t *link);
 static void ngx_s3_link_set_log(ngx_s3_link_t *link, ngx_log_t *log);
-
-
-ngx_s3_endpoint_t *
-ngx_s3_endpoint_create(ngx_conf_t *cf, ngx_str_t *url, const char **err)
-{
-    s3_uri_endpoint_t   uri;
-    ngx_s3_endpoint_t  *endpoint;
-
-    if (s3_uri_parse_endpoint(ngx_s3_to_str(*url), &uri, err) != S3_OK) {
-        return NULL;
-    }
-
-    *err = "no memory";
-
-    endpoint = ngx_pcalloc(cf->pool, sizeof(ngx_s3_endpoint_t));
-    if (endpoint == NULL) {
-        return NULL;
-    }
-
-    if (ngx_s3_endpoint_init(cf, endpoint) != NGX_OK
-        || ngx_s3_endpoint_names(cf, endpoint, &uri) != NGX_OK)
-    {
-        return NULL;
-    }
-
-    endpoint->port = (in_port_t) uri.port;
-    endpoint->type = uri.type;
-    endpoint->tls = uri.tls;
-    endpoint->ssl_verify = 1;
-
-    return endpoint;
-}
-
-
-ngx_int_t
-ngx_s3_endpoint_init(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint)
-{
-    ngx_s3_endpoint_state_t  *state;
-
-    state = ngx_pcalloc(cf->pool, sizeof(ngx_s3_endpoint_state_t));
-    if (state == NULL) {
-        return NGX_ERROR;
-    }
-
-    state->names = ngx_s3_names_get(cf);
-    if (state->names == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_queue_init(&state->sessions);
-    ngx_queue_init(&endpoint->idle);
-
-    endpoint->state = state;
-
-    endpoint->resolver_timeout = 30000;
-    endpoint->connect_timeout = 5000;
-    endpoint->send_timeout = 30000;
-    endpoint->read_timeout = 60000;
-    endpoint->keepalive_timeout = 4000;
-    endpoint->keepalive = 32;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_s3_endpoint_names(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
-    s3_uri_endpoint_t *uri)
-{
-    u_char      *p, *start;
-    size_t       len;
-    const char  *scheme, *open, *close;
-
-    scheme = uri->tls ? "https://" : "http://";
-    open = uri->type == S3_HOST_IPV6 ? "[" : "";
-    close = uri->type == S3_HOST_IPV6 ? "]" : "";
-
-    len = sizeof("https://[]:65535") + uri->host.len;
-
-    p = ngx_pnalloc(cf->pool, uri->host.len + 1 + len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    endpoint->host.len = uri->host.len;
-    endpoint->host.data = p;
-    ngx_strlow(p, (u_char *) uri->host.data, uri->host.len);
-    p += uri->host.len;
-    *p++ = '\0';
-
-    start = p;
-    p = ngx_sprintf(p, "%s", scheme);
-
-    endpoint->authority.data = p;
-    p = ngx_sprintf(p, "%s%V%s", open, &endpoint->host, close);
-
-    if (uri->port != (uri->tls ? 443 : 80)) {
-        p = ngx_sprintf(p, ":%ui", (ngx_uint_t) uri->port);
-    }
-
-    endpoint->authority.len = p - endpoint->authority.data;
-    endpoint->name.data = start;
-    endpoint->name.len = p - start;
-
-    return NGX_OK;
-}
 
 
 void
@@ -977,26 +869,4 @@ ngx_s3_link_set_log(ngx_s3_link_t *link, ngx_log_t *log)
     c->log = log;
     c->read->log = log;
     c->write->log = log;
-}
-
-
-void ngx_cdecl
-ngx_s3_reason(char *reason, const char *fmt, ...)
-{
-    u_char   *p, *last, *start;
-    va_list   args;
-
-    start = (u_char *) reason;
-
-    va_start(args, fmt);
-    last = ngx_vslprintf(start, start + NGX_S3_REASON - 1, fmt, args);
-    va_end(args);
-
-    *last = '\0';
-
-    for (p = start; p < last; p++) {
-        if (*p < 0x20 || *p == 0x7f) {
-            *p = ' ';
-        }
-    }
 }

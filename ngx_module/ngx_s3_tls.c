@@ -3,10 +3,7 @@
 #include <openssl/x509v3.h>
 
 
-#define NGX_S3_TLS_PROTOCOLS  (NGX_SSL_TLSv1_2|NGX_SSL_TLSv1_3)
-
-#define NGX_S3_TLS_DEPTH      100    /* OpenSSL's own default */
-#define NGX_S3_TLS_SESSIONS   32     /* hosts of an endpoint */
+#define NGX_S3_TLS_SESSIONS  32      /* hosts of an endpoint */
 
 
 /* a session to resume, of one host; the worker's memory */
@@ -18,9 +15,6 @@ typedef struct {
     u_char              host[1];
 } ngx_s3_tls_session_t;
 
-
-static ngx_int_t ngx_s3_tls_store(ngx_conf_t *cf, ngx_ssl_t *ssl,
-    ngx_s3_ssl_conf_t *conf);
 
 static ngx_int_t ngx_s3_tls_name(ngx_s3_tls_t *tls);
 static void ngx_s3_tls_handler(ngx_event_t *ev);
@@ -42,97 +36,6 @@ static ngx_s3_tls_session_t *ngx_s3_tls_find(ngx_s3_endpoint_t *endpoint,
 static void ngx_s3_tls_free(ngx_queue_t *q);
 static void ngx_s3_tls_drop(ngx_s3_tls_t *tls);
 static ngx_queue_t *ngx_s3_tls_sessions(ngx_s3_endpoint_t *endpoint);
-
-
-ngx_int_t
-ngx_s3_endpoint_ssl(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
-    ngx_s3_ssl_conf_t *conf)
-{
-    ngx_str_t            ciphers;
-    ngx_ssl_t           *ssl;
-    ngx_uint_t           protocols;
-    ngx_pool_cleanup_t  *cln;
-
-    if (!endpoint->tls) {
-        return NGX_OK;
-    }
-
-    ssl = ngx_pcalloc(cf->pool, sizeof(ngx_ssl_t));
-    if (ssl == NULL) {
-        return NGX_ERROR;
-    }
-
-    ssl->log = cf->log;
-
-    protocols = conf->protocols ? conf->protocols : NGX_S3_TLS_PROTOCOLS;
-
-    cln = ngx_pool_cleanup_add(cf->pool, 0);
-    if (cln == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_ssl_create(ssl, protocols, NULL) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    cln->handler = ngx_ssl_cleanup_ctx;
-    cln->data = ssl;
-
-    ciphers = conf->ciphers;
-
-    if (ciphers.len == 0) {
-        ngx_str_set(&ciphers, "DEFAULT");
-    }
-
-    if (ngx_ssl_ciphers(cf, ssl, &ciphers, 0) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (conf->verify && ngx_s3_tls_store(cf, ssl, conf) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    if (ngx_ssl_client_session_cache(cf, ssl, conf->session_reuse) != NGX_OK
-        || ngx_ssl_conf_commands(cf, ssl, conf->conf_commands) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    endpoint->ssl = ssl;
-    endpoint->ssl_name = conf->name;
-    endpoint->ssl_verify = conf->verify;
-    endpoint->ssl_session_reuse = conf->session_reuse;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_s3_tls_store(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_s3_ssl_conf_t *conf)
-{
-    if (ngx_ssl_trusted_certificate(cf, ssl, &conf->trusted_certificate,
-                                    NGX_S3_TLS_DEPTH)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    if (conf->trusted_certificate.len) {
-        return NGX_OK;
-    }
-
-    /* nginx itself never loads the system's store */
-
-    if (SSL_CTX_set_default_verify_paths(ssl->ctx) == 0) {
-        ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
-                      "SSL_CTX_set_default_verify_paths() failed");
-        return NGX_ERROR;
-    }
-
-    ERR_clear_error();
-
-    return NGX_OK;
-}
 
 
 ngx_int_t
