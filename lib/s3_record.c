@@ -49,15 +49,6 @@ typedef struct {
 } s3_record_value_t;
 
 
-typedef struct {
-    const char  *json;
-    const char  *name;               /* after s3_transfer_ */
-    const char  *help;
-    size_t       offset;
-    unsigned     gauge:1;
-} s3_record_total_t;
-
-
 static unsigned s3_record_percent(const s3_record_t *r, uint64_t bytes);
 static void s3_record_get(const s3_record_t *r, const s3_record_attr_t *a,
     s3_record_value_t *v);
@@ -68,12 +59,6 @@ static int s3_record_parse_u64(s3_str_t s, uint64_t *n);
 static int s3_record_parse_time(s3_str_t s, uint64_t *ms);
 static unsigned s3_record_digits(const unsigned char *p, size_t n);
 static void s3_record_print(char *p, unsigned n, size_t digits);
-static json_t *s3_totals_store_json(const s3_store_totals_t *t);
-static uint64_t s3_totals_value(const void *totals,
-    const s3_record_total_t *total);
-static void s3_totals_head(const s3_record_total_t *total, s3_buf_t *out);
-static void s3_totals_sample(const s3_record_total_t *total,
-    const char *store, uint64_t n, s3_buf_t *out);
 
 
 #define s3_record_attr(name, type, member)                                   \
@@ -114,71 +99,6 @@ static const char *const  s3_record_states[S3_STATE_N] = {
 };
 
 static const char *const  s3_record_directions[] = { "upload", "download" };
-
-
-#define s3_totals_gauge(json, name, help, member)                            \
-    { json, name, help, offsetof(s3_totals_t, member), 1 }
-
-#define s3_totals_counter(json, name, help, member)                          \
-    { json, name "_total", help, offsetof(s3_totals_t, member), 0 }
-
-#define s3_totals_store(json, name, help, member, gauge)                     \
-    { json, "store_" name, help, offsetof(s3_store_totals_t, member), gauge }
-
-/* the order of s3_totals_t; the stores stand before the first of the end */
-
-static const s3_record_total_t  s3_totals_head_list[] = {
-    s3_totals_gauge("active", "active", "Transfers under way.", active),
-    s3_totals_counter("started", "started", "Transfers started.", started),
-    s3_totals_counter("completed", "completed",
-        "Transfers whose object S3 confirmed.", completed),
-    s3_totals_counter("failed", "failed", "Transfers that failed.", failed),
-    s3_totals_counter("aborted", "aborted",
-        "Transfers whose body did not arrive whole.", aborted),
-    s3_totals_counter("untracked", "untracked",
-        "Transfers without a record: the zone was full.", untracked),
-    s3_totals_counter("bytesTransferred", "transferred_bytes",
-        "Bytes that came from sources.", bytes_transferred),
-    s3_totals_counter("bytesStored", "stored_bytes",
-        "Bytes that S3 acknowledged.", bytes_stored),
-    s3_totals_counter("partsStored", "stored_parts",
-        "Parts that S3 acknowledged.", parts_stored),
-    s3_totals_counter("chunks", "chunks",
-        "Chunks counted, each with one test of the gate.", chunks),
-    s3_totals_counter("openings", "openings",
-        "Openings of the progress gate.", openings),
-    s3_totals_counter("s3Requests", "s3_requests",
-        "Requests sent to S3, repeated ones included.", s3_requests),
-    s3_totals_counter("s3Retries", "s3_retries",
-        "Requests to S3 that repeated a failed one.", s3_retries),
-    s3_totals_counter("s3Errors", "s3_errors",
-        "Requests to S3 that failed.", s3_errors)
-};
-
-static const s3_record_total_t  s3_totals_store_list[] = {
-    s3_totals_store("records", "records_total",
-        "Records handed to the store.", records, 0),
-    s3_totals_store("writes", "writes_total",
-        "Records sent to the store.", writes, 0),
-    s3_totals_store("replaced", "replaced_total",
-        "Waiting records replaced by a newer one.", replaced, 0),
-    s3_totals_store("dropped", "dropped_total",
-        "Records dropped: queue full, or given up at exit.", dropped, 0),
-    s3_totals_store("errors", "errors_total",
-        "Writes that failed.", errors, 0),
-    s3_totals_store("up", "up", "Workers whose store works.", up, 1)
-};
-
-static const s3_record_total_t  s3_totals_tail_list[] = {
-    s3_totals_gauge("slots", "slots", "Records that the zone can hold.",
-        slots),
-    s3_totals_gauge("slotsUsed", "slots_used", "Records in the zone.",
-        slots_used),
-    s3_totals_gauge("memoryUsed", "memory_used_bytes",
-        "Bytes of part memory in use.", memory_used)
-};
-
-#define s3_totals_n(list)  (sizeof(list) / sizeof(s3_record_total_t))
 
 
 const char *
@@ -425,77 +345,6 @@ s3_record_time(uint64_t ms, char out[25])
     s3_record_print(out + 14, (unsigned) (ms / 60000 % 60), 2);
     s3_record_print(out + 17, (unsigned) (ms / 1000 % 60), 2);
     s3_record_print(out + 20, (unsigned) (ms % 1000), 3);
-}
-
-
-int
-s3_totals_json(const s3_totals_t *t, s3_buf_t *out)
-{
-    int      rc;
-    size_t   i;
-    json_t  *root;
-
-    root = json_object();
-    if (root == NULL) {
-        return S3_ERROR;
-    }
-
-    rc = 0;
-
-    for (i = 0; i < s3_totals_n(s3_totals_head_list); i++) {
-        rc |= json_object_set_new(root, s3_totals_head_list[i].json,
-                  s3_json_u64(s3_totals_value(t, &s3_totals_head_list[i])));
-    }
-
-    rc |= json_object_set_new(root, "redis", s3_totals_store_json(&t->redis));
-    rc |= json_object_set_new(root, "dynamodb",
-                              s3_totals_store_json(&t->dynamodb));
-
-    for (i = 0; i < s3_totals_n(s3_totals_tail_list); i++) {
-        rc |= json_object_set_new(root, s3_totals_tail_list[i].json,
-                  s3_json_u64(s3_totals_value(t, &s3_totals_tail_list[i])));
-    }
-
-    if (rc != 0) {
-        json_decref(root);
-        return S3_ERROR;
-    }
-
-    return s3_json_dump(root, out);
-}
-
-
-int
-s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out)
-{
-    size_t                    i;
-    const s3_record_total_t  *total;
-
-    for (i = 0; i < s3_totals_n(s3_totals_head_list); i++) {
-        total = &s3_totals_head_list[i];
-
-        s3_totals_head(total, out);
-        s3_totals_sample(total, NULL, s3_totals_value(t, total), out);
-    }
-
-    for (i = 0; i < s3_totals_n(s3_totals_store_list); i++) {
-        total = &s3_totals_store_list[i];
-
-        s3_totals_head(total, out);
-        s3_totals_sample(total, "redis",
-                         s3_totals_value(&t->redis, total), out);
-        s3_totals_sample(total, "dynamodb",
-                         s3_totals_value(&t->dynamodb, total), out);
-    }
-
-    for (i = 0; i < s3_totals_n(s3_totals_tail_list); i++) {
-        total = &s3_totals_tail_list[i];
-
-        s3_totals_head(total, out);
-        s3_totals_sample(total, NULL, s3_totals_value(t, total), out);
-    }
-
-    return out->overflow ? S3_ERROR : S3_OK;
 }
 
 
@@ -789,72 +638,4 @@ s3_record_print(char *p, unsigned n, size_t digits)
         p[--digits] = (char) ('0' + n % 10);
         n /= 10;
     }
-}
-
-
-static json_t *
-s3_totals_store_json(const s3_store_totals_t *t)
-{
-    size_t   i;
-    json_t  *root;
-
-    root = json_object();
-    if (root == NULL) {
-        return NULL;
-    }
-
-    for (i = 0; i < s3_totals_n(s3_totals_store_list); i++) {
-        if (json_object_set_new(root, s3_totals_store_list[i].json,
-                s3_json_u64(s3_totals_value(t, &s3_totals_store_list[i])))
-            != 0)
-        {
-            json_decref(root);
-            return NULL;
-        }
-    }
-
-    return root;
-}
-
-
-static uint64_t
-s3_totals_value(const void *totals, const s3_record_total_t *total)
-{
-    uint64_t  n;
-
-    memcpy(&n, (const char *) totals + total->offset, sizeof(uint64_t));
-
-    return n;
-}
-
-
-static void
-s3_totals_head(const s3_record_total_t *total, s3_buf_t *out)
-{
-    s3_buf_puts(out, "# HELP s3_transfer_");
-    s3_buf_puts(out, total->name);
-    s3_buf_putc(out, ' ');
-    s3_buf_puts(out, total->help);
-    s3_buf_puts(out, "\n# TYPE s3_transfer_");
-    s3_buf_puts(out, total->name);
-    s3_buf_puts(out, total->gauge ? " gauge\n" : " counter\n");
-}
-
-
-static void
-s3_totals_sample(const s3_record_total_t *total, const char *store,
-    uint64_t n, s3_buf_t *out)
-{
-    s3_buf_puts(out, "s3_transfer_");
-    s3_buf_puts(out, total->name);
-
-    if (store) {
-        s3_buf_puts(out, "{store=\"");
-        s3_buf_puts(out, store);
-        s3_buf_puts(out, "\"}");
-    }
-
-    s3_buf_putc(out, ' ');
-    s3_buf_put_u64(out, n);
-    s3_buf_putc(out, '\n');
 }

@@ -1,12 +1,13 @@
 /*
  * The one progress record and its forms: JSON, the fields that Redis and
- * DynamoDB store, the log line; and the totals of an instance.
+ * DynamoDB store, the log line.
  */
 
 #ifndef S3_RECORD_H
 #define S3_RECORD_H
 
 #include "s3_str.h"
+#include "s3_totals.h"
 #include "s3_uri.h"
 
 typedef enum {
@@ -106,48 +107,5 @@ void s3_record_log(const s3_record_t *r, s3_buf_t *out);
 /* ISO 8601 UTC with ms: 2026-11-23T21:00:00.123Z (24 bytes and a NUL); times
    past the year 9999 become its last ms */
 void s3_record_time(uint64_t ms, char out[25]);
-
-
-/* Totals of an instance, in the order of their Prometheus exposition */
-
-typedef struct {
-    uint64_t  records;               /* handed over by the gate */
-    uint64_t  writes;                /* sent to the store */
-    uint64_t  replaced;              /* waiting record replaced by a newer */
-    uint64_t  dropped;               /* queue full or given up at exit */
-    uint64_t  errors;                /* failed writes */
-    uint64_t  up;                    /* gauge: workers with a working store */
-} s3_store_totals_t;
-
-typedef struct {
-    uint64_t           active;       /* gauge */
-    uint64_t           started;
-    uint64_t           completed;
-    uint64_t           failed;
-    uint64_t           aborted;
-    uint64_t           untracked;    /* transfers without a slot: zone full */
-    uint64_t           bytes_transferred;
-    uint64_t           bytes_stored;
-    uint64_t           parts_stored;
-    uint64_t           chunks;
-    uint64_t           openings;
-    uint64_t           s3_requests;
-    uint64_t           s3_retries;
-    uint64_t           s3_errors;
-    s3_store_totals_t  redis;
-    s3_store_totals_t  dynamodb;
-    uint64_t           slots;        /* gauge: size of the zone in records */
-    uint64_t           slots_used;   /* gauge */
-    uint64_t           memory_used;  /* gauge: bytes of blocks in use */
-} s3_totals_t;
-
-/* the JSON object of the totals, names in camelCase; S3_ERROR: does not fit
-   or no memory */
-int s3_totals_json(const s3_totals_t *t, s3_buf_t *out);
-/* Prometheus text format 0.0.4 (prometheus.io "Exposition formats"), names
-   s3_transfer_*; S3_ERROR: does not fit. S3_TOTALS_MAX bytes are enough for
-   either form. */
-#define S3_TOTALS_MAX  8192
-int s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out);
 
 #endif

@@ -1,0 +1,277 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "s3_totals.h"
+
+
+static void
+assert_written(const s3_buf_t *b, const char *want)
+{
+    assert_int_equal(b->overflow, 0);
+    assert_int_equal(b->pos - b->start, strlen(want));
+    assert_memory_equal(b->start, want, strlen(want));
+}
+
+
+/* every number differs, so that a name with another's value shows */
+
+static void
+fill_totals(s3_totals_t *t)
+{
+    size_t    i;
+    uint64_t  n;
+
+    for (i = 0; i < sizeof(*t) / sizeof(n); i++) {
+        n = 101 + i;
+        memcpy((char *) t + i * sizeof(n), &n, sizeof(n));
+    }
+}
+
+
+static const char  totals_json[] =
+    "{\"active\":101,\"started\":102,\"completed\":103,\"failed\":104,"
+    "\"aborted\":105,\"untracked\":106,\"bytesTransferred\":107,"
+    "\"bytesStored\":108,\"partsStored\":109,\"chunks\":110,"
+    "\"openings\":111,\"s3Requests\":112,\"s3Retries\":113,"
+    "\"s3Errors\":114,"
+    "\"redis\":{\"records\":115,\"writes\":116,\"replaced\":117,"
+    "\"dropped\":118,\"errors\":119,\"up\":120},"
+    "\"dynamodb\":{\"records\":121,\"writes\":122,\"replaced\":123,"
+    "\"dropped\":124,\"errors\":125,\"up\":126},"
+    "\"slots\":127,\"slotsUsed\":128,\"memoryUsed\":129}";
+
+
+static void
+test_totals_json(void **state)
+{
+    char         mem[S3_TOTALS_MAX];
+    s3_buf_t     b;
+    s3_totals_t  t;
+
+    (void) state;
+
+    assert_int_equal(sizeof(t), 29 * sizeof(uint64_t));
+
+    fill_totals(&t);
+    s3_buf_init(&b, mem, sizeof(mem));
+    assert_int_equal(s3_totals_json(&t, &b), S3_OK);
+    assert_written(&b, totals_json);
+
+    s3_buf_init(&b, mem, 100);
+    assert_int_equal(s3_totals_json(&t, &b), S3_ERROR);
+
+    memset(&t, 0xff, sizeof(t));
+    s3_buf_init(&b, mem, sizeof(mem));
+    assert_int_equal(s3_totals_json(&t, &b), S3_OK);
+    s3_buf_init(&b, mem, sizeof(mem));
+    assert_int_equal(s3_totals_prometheus(&t, &b), S3_OK);
+}
+
+
+static int
+name_char(char c, int first)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'
+           || c == ':' || (!first && c >= '0' && c <= '9');
+}
+
+
+/* the length of a metric's name at p, which the grammar allows */
+
+static size_t
+name_len(const char *p)
+{
+    size_t  n;
+
+    for (n = 0; name_char(p[n], n == 0); n++) { /* void */ }
+
+    assert_true(n > 0);
+
+    return n;
+}
+
+
+static void
+assert_sample(const char *line, const char *name, const char *type,
+    unsigned *stores)
+{
+    size_t       n;
+    const char  *p;
+
+    n = name_len(line);
+    assert_int_equal(n, strlen(name));
+    assert_memory_equal(line, name, n);
+    assert_int_equal(strcmp(type, "counter") == 0,
+                     n > 6 && strcmp(name + n - 6, "_total") == 0);
+
+    p = line + n;
+
+    if (strncmp(p, "{store=\"redis\"}", 15) == 0) {
+        assert_int_equal(*stores & 1, 0);
+        *stores |= 1;
+        p += 15;
+
+    } else if (strncmp(p, "{store=\"dynamodb\"}", 18) == 0) {
+        assert_int_equal(*stores & 2, 0);
+        *stores |= 2;
+        p += 18;
+
+    } else {
+        *stores |= 4;
+    }
+
+    assert_int_equal(*p++, ' ');
+    assert_true(*p >= '0' && *p <= '9');
+    assert_int_equal(strspn(p, "0123456789"), strlen(p));
+}
+
+
+/* the grammar of the text format: HELP, TYPE, then the samples of the name,
+   a name once */
+
+static void
+test_prometheus(void **state)
+{
+    char         mem[S3_TOTALS_MAX + 1], name[100], type[20], seen[4000];
+    char        *line, *end;
+    size_t       n;
+    s3_buf_t     b;
+    unsigned     metrics, stores;
+    s3_totals_t  t;
+
+    (void) state;
+
+    fill_totals(&t);
+    s3_buf_init(&b, mem, S3_TOTALS_MAX);
+    assert_int_equal(s3_totals_prometheus(&t, &b), S3_OK);
+    *b.pos = '\0';
+
+    assert_int_equal(b.pos[-1], '\n');
+    assert_null(strchr(mem, '\r'));
+
+    seen[0] = '\0';
+    metrics = 0;
+    stores = 7;
+
+    for (line = mem; *line; line = end + 1) {
+        end = strchr(line, '\n');
+        assert_non_null(end);
+        *end = '\0';
+
+        if (strncmp(line, "# HELP ", 7) == 0) {
+            n = name_len(line + 7);
+            (void) snprintf(name, sizeof(name), "%.*s", (int) n, line + 7);
+            assert_int_equal(strncmp(name, "s3_transfer_", 12), 0);
+            assert_int_equal(line[7 + n], ' ');
+            assert_true(strlen(line + 7 + n) > 5);
+            assert_null(strchr(line, '\\'));
+
+            /* the samples of the former are complete */
+
+            assert_true(stores == 3 || stores == 4 || metrics == 0);
+
+            strcat(name, " ");
+            assert_null(strstr(seen, name));
+            strcat(seen, name);
+            name[n] = '\0';
+
+            line = end + 1;
+            end = strchr(line, '\n');
+            assert_non_null(end);
+            *end = '\0';
+
+            assert_int_equal(strncmp(line, "# TYPE ", 7), 0);
+            assert_int_equal(strncmp(line + 7, name, n), 0);
+            (void) snprintf(type, sizeof(type), "%s", line + 7 + n + 1);
+            assert_int_equal(line[7 + n], ' ');
+            assert_true(strcmp(type, "counter") == 0
+                        || strcmp(type, "gauge") == 0);
+            metrics++;
+            stores = 0;
+            continue;
+        }
+
+        assert_sample(line, name, type, &stores);
+    }
+
+    assert_true(stores == 4);
+    assert_int_equal(metrics, 14 + 6 + 3);
+}
+
+
+static void
+test_prometheus_values(void **state)
+{
+    char         mem[S3_TOTALS_MAX + 1];
+    size_t       i;
+    s3_buf_t     b;
+    s3_totals_t  t;
+
+    static const char *const  lines[] = {
+        "\n# TYPE s3_transfer_active gauge\ns3_transfer_active 101\n",
+        "\n# TYPE s3_transfer_started_total counter\n",
+        "\ns3_transfer_started_total 102\n",
+        "\ns3_transfer_completed_total 103\n",
+        "\ns3_transfer_failed_total 104\n",
+        "\ns3_transfer_aborted_total 105\n",
+        "\ns3_transfer_untracked_total 106\n",
+        "\ns3_transfer_transferred_bytes_total 107\n",
+        "\ns3_transfer_stored_bytes_total 108\n",
+        "\ns3_transfer_stored_parts_total 109\n",
+        "\ns3_transfer_chunks_total 110\n",
+        "\ns3_transfer_openings_total 111\n",
+        "\ns3_transfer_s3_requests_total 112\n",
+        "\ns3_transfer_s3_retries_total 113\n",
+        "\ns3_transfer_s3_errors_total 114\n",
+        "\ns3_transfer_store_records_total{store=\"redis\"} 115\n"
+            "s3_transfer_store_records_total{store=\"dynamodb\"} 121\n",
+        "\ns3_transfer_store_writes_total{store=\"redis\"} 116\n"
+            "s3_transfer_store_writes_total{store=\"dynamodb\"} 122\n",
+        "\ns3_transfer_store_replaced_total{store=\"redis\"} 117\n"
+            "s3_transfer_store_replaced_total{store=\"dynamodb\"} 123\n",
+        "\ns3_transfer_store_dropped_total{store=\"redis\"} 118\n"
+            "s3_transfer_store_dropped_total{store=\"dynamodb\"} 124\n",
+        "\ns3_transfer_store_errors_total{store=\"redis\"} 119\n"
+            "s3_transfer_store_errors_total{store=\"dynamodb\"} 125\n",
+        "\n# TYPE s3_transfer_store_up gauge\n"
+            "s3_transfer_store_up{store=\"redis\"} 120\n"
+            "s3_transfer_store_up{store=\"dynamodb\"} 126\n",
+        "\n# TYPE s3_transfer_slots gauge\ns3_transfer_slots 127\n",
+        "\n# TYPE s3_transfer_slots_used gauge\n"
+            "s3_transfer_slots_used 128\n",
+        "\n# TYPE s3_transfer_memory_used_bytes gauge\n"
+            "s3_transfer_memory_used_bytes 129\n"
+    };
+
+    (void) state;
+
+    fill_totals(&t);
+    s3_buf_init(&b, mem, S3_TOTALS_MAX);
+    assert_int_equal(s3_totals_prometheus(&t, &b), S3_OK);
+    *b.pos = '\0';
+
+    for (i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        assert_non_null(strstr(mem, lines[i]));
+    }
+
+    s3_buf_init(&b, mem, 1000);
+    assert_int_equal(s3_totals_prometheus(&t, &b), S3_ERROR);
+}
+
+
+int
+main(void)
+{
+    const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(test_totals_json),
+        cmocka_unit_test(test_prometheus),
+        cmocka_unit_test(test_prometheus_values)
+    };
+
+    return cmocka_run_group_tests_name("s3_totals", tests, NULL, NULL);
+}
