@@ -1,0 +1,509 @@
+#include "ngx_http_s3_spec.h"
+
+
+static ngx_int_t ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal,
+    ngx_uint_t status, const char *code, const char *message);
+static ngx_int_t ngx_http_s3_check_s3_api(ngx_http_request_t *r,
+    ngx_http_s3_refusal_t *refusal);
+static ngx_uint_t ngx_http_s3_has_argument(ngx_str_t *args, const char *name);
+static ngx_int_t ngx_http_s3_check_type(ngx_http_request_t *r,
+    ngx_http_s3_refusal_t *refusal);
+static ngx_int_t ngx_http_s3_spec_names(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal);
+static ngx_int_t ngx_http_s3_spec_id(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal);
+static int64_t ngx_http_s3_spec_total(ngx_http_request_t *r);
+static ngx_int_t ngx_http_s3_spec_headers(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal);
+static ngx_int_t ngx_http_s3_spec_configured(ngx_http_request_t *r,
+    ngx_array_t *fields, ngx_array_t *headers,
+    ngx_http_s3_refusal_t *refusal);
+static ngx_uint_t ngx_http_s3_has_field(ngx_array_t *fields,
+    const char *name);
+static ngx_int_t ngx_http_s3_spec_conditions(ngx_http_request_t *r,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
+static ngx_int_t ngx_http_s3_push_field(ngx_array_t *fields,
+    const char *name, ngx_str_t *value);
+
+
+/* of the client's request, kept with the object */
+
+static const char  *ngx_http_s3_object_headers[] = {
+    "content-type", "content-disposition", "content-encoding",
+    "content-language", "cache-control", "expires", NULL
+};
+
+
+ngx_int_t
+ngx_http_s3_spec(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+{
+    ngx_int_t                  rc;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    ngx_memzero(spec, sizeof(ngx_s3_transfer_spec_t));
+
+    rc = ngx_http_s3_check_s3_api(r, refusal);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_check_type(r, refusal);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_spec_names(r, conf, spec, refusal);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_spec_id(r, conf, spec, refusal);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_spec_headers(r, conf, spec, refusal);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_spec_conditions(r, spec, refusal);
+    }
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    spec->total = ngx_http_s3_spec_total(r);
+    spec->direction = S3_UPLOAD;
+    spec->log = clcf->error_log;
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal, ngx_uint_t status,
+    const char *code, const char *message)
+{
+    refusal->status = status;
+    refusal->code = code;
+    refusal->message = message;
+
+    return NGX_DECLINED;
+}
+
+
+/* who speaks the S3 API wants an S3 server: storing such a body as it is would
+   corrupt the object */
+
+static ngx_int_t
+ngx_http_s3_check_s3_api(ngx_http_request_t *r,
+    ngx_http_s3_refusal_t *refusal)
+{
+    ngx_str_t  *h;
+
+    if (ngx_http_s3_request_header(r, "content-range")) {
+        return ngx_http_s3_refuse(refusal, 400, "InvalidRequest",
+                                  "Content-Range in a request is not "
+                                  "supported: send the whole body");
+    }
+
+    h = ngx_http_s3_request_header(r, "content-encoding");
+
+    if (h && ngx_strlcasestrn(h->data, h->data + h->len,
+                              (u_char *) "aws-chunked", 11 - 1))
+    {
+        return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
+                                  "aws-chunked bodies are not supported");
+    }
+
+    h = ngx_http_s3_request_header(r, "x-amz-content-sha256");
+
+    if (h && h->len >= 10
+        && ngx_strncasecmp(h->data, (u_char *) "STREAMING-", 10) == 0)
+    {
+        return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
+                                  "aws-chunked bodies are not supported");
+    }
+
+    if (ngx_http_s3_request_header(r, "x-amz-copy-source")) {
+        return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
+                                  "x-amz-copy-source is not supported");
+    }
+
+    if (ngx_http_s3_has_argument(&r->args, "uploads")
+        || ngx_http_s3_has_argument(&r->args, "uploadId")
+        || ngx_http_s3_has_argument(&r->args, "partNumber"))
+    {
+        return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
+                                  "S3 multipart requests are not supported: "
+                                  "send the whole body in one request");
+    }
+
+    return NGX_OK;
+}
+
+
+/* ngx_http_arg() does not see an argument without a value */
+
+static ngx_uint_t
+ngx_http_s3_has_argument(ngx_str_t *args, const char *name)
+{
+    u_char  *p, *last, *end;
+    size_t   len;
+
+    len = ngx_strlen(name);
+    p = args->data;
+    last = p + args->len;
+
+    while (p < last) {
+
+        end = ngx_strlchr(p, last, '&');
+        if (end == NULL) {
+            end = last;
+        }
+
+        if ((size_t) (end - p) >= len && ngx_strncmp(p, name, len) == 0
+            && (p + len == end || p[len] == '='))
+        {
+            return 1;
+        }
+
+        p = end + 1;
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_http_s3_check_type(ngx_http_request_t *r, ngx_http_s3_refusal_t *refusal)
+{
+    ngx_str_t  *h;
+
+    h = ngx_http_s3_request_header(r, "content-type");
+
+    if (h && h->len >= 19
+        && ngx_strncasecmp(h->data, (u_char *) "multipart/form-data", 19)
+           == 0)
+    {
+        return ngx_http_s3_refuse(refusal, 415, "UnsupportedMediaType",
+                                  "multipart/form-data is not supported: "
+                                  "send the file as the body");
+    }
+
+    if (h && h->len >= 31
+        && ngx_strncasecmp(h->data,
+                           (u_char *) "application/offset+octet-stream", 31)
+           == 0)
+    {
+        return ngx_http_s3_refuse(refusal, 415, "UnsupportedMediaType",
+                                  "tus uploads are not supported here");
+    }
+
+    if (ngx_http_s3_request_header(r, "tus-resumable")
+        || ngx_http_s3_request_header(r, "upload-draft-interop-version"))
+    {
+        return ngx_http_s3_refuse(refusal, 415, "UnsupportedMediaType",
+                                  "resumable uploads are not supported here");
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_s3_spec_names(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+{
+    const char  *err;
+
+    if (ngx_http_complex_value(r, conf->bucket, &spec->bucket) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (s3_uri_check_bucket(ngx_s3_to_str(spec->bucket), &err) != S3_OK) {
+        return ngx_http_s3_refuse(refusal, 400, "InvalidBucketName", err);
+    }
+
+    if (conf->upload_key) {
+        if (ngx_http_complex_value(r, conf->upload_key, &spec->key)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+    } else {
+        spec->key.data = r->uri.data + 1;
+        spec->key.len = r->uri.len - 1;
+    }
+
+    if (s3_uri_check_key(ngx_s3_to_str(spec->key), &err) != S3_OK) {
+        return ngx_http_s3_refuse(refusal, 400, "InvalidKey", err);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_s3_spec_id(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+{
+    if (conf->transfer_id) {
+        if (ngx_http_complex_value(r, conf->transfer_id, &spec->id)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if (spec->id.len
+            && s3_uri_check_id(ngx_s3_to_str(spec->id)) != S3_OK)
+        {
+            return ngx_http_s3_refuse(refusal, 400, "InvalidTransferId",
+                                      "a transfer id is 16 to 64 characters "
+                                      "of A-Z, a-z, 0-9, \"_\" and \"-\"");
+        }
+    }
+
+    if (conf->owner) {
+        if (ngx_http_complex_value(r, conf->owner, &spec->owner) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (spec->owner.len > S3_OWNER_MAX) {
+            return ngx_http_s3_refuse(refusal, 400, "InvalidRequest",
+                                      "the owner's name is too long");
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* bytes of the body, -1: unknown until it ends */
+
+static int64_t
+ngx_http_s3_spec_total(ngx_http_request_t *r)
+{
+    int64_t       total;
+    ngx_chain_t  *cl;
+
+    if (r->request_body && !r->reading_body) {
+
+        /* another module has read it */
+
+        total = 0;
+
+        for (cl = r->request_body->bufs; cl; cl = cl->next) {
+            total += ngx_buf_size(cl->buf);
+        }
+
+        return total;
+    }
+
+    /* HTTP/2 and HTTP/3 without Content-Length count as chunked */
+
+    if (r->headers_in.chunked) {
+        return -1;
+    }
+
+    return ngx_max(r->headers_in.content_length_n, 0);
+}
+
+
+static ngx_int_t
+ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+{
+    ngx_int_t     rc;
+    ngx_str_t    *h;
+    ngx_uint_t    i;
+    const char   *name;
+
+    spec->headers = ngx_array_create(r->pool, 8, sizeof(s3_field_t));
+    if (spec->headers == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; ngx_http_s3_object_headers[i]; i++) {
+
+        name = ngx_http_s3_object_headers[i];
+
+        if (ngx_http_s3_has_field(conf->object_headers, name)) {
+            continue;
+        }
+
+        h = ngx_http_s3_request_header(r, name);
+
+        if (h && h->len
+            && ngx_http_s3_push_field(spec->headers, name, h) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    rc = ngx_http_s3_spec_configured(r, conf->object_headers, spec->headers,
+                                     refusal);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    return ngx_http_s3_spec_configured(r, conf->metadata, spec->headers,
+                                       refusal);
+}
+
+
+static ngx_int_t
+ngx_http_s3_spec_configured(ngx_http_request_t *r, ngx_array_t *fields,
+    ngx_array_t *headers, ngx_http_s3_refusal_t *refusal)
+{
+    size_t                n;
+    ngx_str_t             value;
+    ngx_uint_t            i;
+    ngx_http_s3_field_t  *f;
+
+    if (fields == NULL) {
+        return NGX_OK;
+    }
+
+    f = fields->elts;
+
+    for (i = 0; i < fields->nelts; i++) {
+
+        if (ngx_http_complex_value(r, &f[i].value, &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (value.len == 0) {
+            continue;
+        }
+
+        /* a variable may hold what would end the header */
+
+        for (n = 0; n < value.len; n++) {
+            if (value.data[n] < 0x20 || value.data[n] == 0x7f) {
+                return ngx_http_s3_refuse(refusal, 400, "InvalidRequest",
+                                          "a control character in a header "
+                                          "of the object");
+            }
+        }
+
+        if (ngx_http_s3_push_field(headers, (char *) f[i].name.data, &value)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_s3_has_field(ngx_array_t *fields, const char *name)
+{
+    ngx_uint_t            i;
+    ngx_http_s3_field_t  *f;
+
+    if (fields == NULL) {
+        return 0;
+    }
+
+    f = fields->elts;
+
+    for (i = 0; i < fields->nelts; i++) {
+        if (ngx_strcmp(f[i].name.data, name) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_http_s3_spec_conditions(ngx_http_request_t *r,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+{
+    ngx_str_t  *h;
+
+    spec->conditions = ngx_array_create(r->pool, 2, sizeof(s3_field_t));
+    if (spec->conditions == NULL) {
+        return NGX_ERROR;
+    }
+
+    h = ngx_http_s3_request_header(r, "if-none-match");
+
+    if (h) {
+        if (h->len != 1 || h->data[0] != '*') {
+            return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
+                                      "If-None-Match takes \"*\" alone");
+        }
+
+        if (ngx_http_s3_push_field(spec->conditions, "if-none-match", h)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    h = ngx_http_s3_request_header(r, "if-match");
+
+    if (h && ngx_http_s3_push_field(spec->conditions, "if-match", h)
+             != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_s3_push_field(ngx_array_t *fields, const char *name,
+    ngx_str_t *value)
+{
+    s3_field_t  *f;
+
+    f = ngx_array_push(fields);
+    if (f == NULL) {
+        return NGX_ERROR;
+    }
+
+    f->name = s3_str(name);
+    f->value = ngx_s3_to_str(*value);
+
+    return NGX_OK;
+}
+
+
+ngx_str_t *
+ngx_http_s3_request_header(ngx_http_request_t *r, const char *name)
+{
+    size_t            len;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    len = ngx_strlen(name);
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return NULL;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].hash && h[i].key.len == len
+            && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+        {
+            return &h[i].value;
+        }
+    }
+}

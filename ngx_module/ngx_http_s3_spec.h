@@ -1,0 +1,28 @@
+#ifndef NGX_HTTP_S3_SPEC_H
+#define NGX_HTTP_S3_SPEC_H
+
+#include "ngx_http_s3_transfer_module.h"
+
+
+/* why a request is refused before its body */
+
+typedef struct {
+    ngx_uint_t   status;
+    const char  *code;
+    const char  *message;
+} ngx_http_s3_refusal_t;
+
+
+/*
+ * What the request wants stored, checked. NGX_OK: spec (its memory is r->pool
+ * or the request's own); NGX_DECLINED: refusal; NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_http_s3_spec(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal);
+
+/* the value of a request header, NULL: none; name in lower case */
+ngx_str_t *ngx_http_s3_request_header(ngx_http_request_t *r, const char *name);
+
+
+#endif /* NGX_HTTP_S3_SPEC_H */

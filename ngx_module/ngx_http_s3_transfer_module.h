@@ -1,0 +1,141 @@
+/*
+ * What the doors share: configuration, the request's context, the module.
+ */
+
+#ifndef NGX_HTTP_S3_TRANSFER_MODULE_H
+#define NGX_HTTP_S3_TRANSFER_MODULE_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "ngx_http_s3_status.h"
+#include "ngx_s3_transfer.h"
+
+
+#if !(NGX_SSL)
+#error "ngx_http_s3_transfer_module needs nginx with http_ssl_module"
+#endif
+
+
+typedef struct {
+    size_t                       zone_size;
+    size_t                       memory;
+    ngx_s3_pool_t               *pool;
+    ngx_s3_stores_t              stores;
+    ngx_s3_credentials_t        *dynamodb_credentials;
+    ngx_str_t                    dynamodb_credentials_missing;
+    unsigned                     used:1; /* some location needs the zone */
+} ngx_http_s3_main_conf_t;
+
+
+/* an object's header or metadata */
+
+typedef struct {
+    ngx_str_t                    name;   /* lower case */
+    ngx_http_complex_value_t     value;
+} ngx_http_s3_field_t;
+
+
+#define NGX_HTTP_S3_AUTO   0
+#define NGX_HTTP_S3_ON     1
+#define NGX_HTTP_S3_OFF    2
+
+#define NGX_HTTP_S3_CHECKSUM_OFF    0
+#define NGX_HTTP_S3_CHECKSUM_CRC32  1
+
+
+typedef struct {
+    ngx_str_t                    endpoint;
+    ngx_uint_t                   addressing;
+    ngx_str_t                    region;
+    ngx_http_complex_value_t    *bucket;
+    ngx_s3_credentials_t        *credentials;
+    ngx_str_t                    credentials_missing;
+
+    ngx_uint_t                   payload_signature;
+    ngx_uint_t                   checksum;
+    size_t                       part_size;
+    ngx_uint_t                   part_concurrency;
+    size_t                       window;
+
+    ngx_array_t                 *object_headers; /* ngx_http_s3_field_t */
+    ngx_array_t                 *metadata;
+
+    ngx_http_complex_value_t    *transfer_id;
+    ngx_http_complex_value_t    *owner;
+
+    s3_gate_conf_t               gate;
+    ngx_flag_t                   gate_set;
+    ngx_uint_t                   progress_log;
+
+    ngx_msec_t                   connect_timeout;
+    ngx_msec_t                   send_timeout;
+    ngx_msec_t                   read_timeout;
+    ngx_uint_t                   tries;
+    ngx_msec_t                   retry_timeout;
+    ngx_uint_t                   keepalive;
+    ngx_msec_t                   keepalive_timeout;
+
+    ngx_s3_ssl_conf_t            ssl;
+
+    ngx_flag_t                   upload;
+    ngx_http_complex_value_t    *upload_key;     /* NULL: $uri */
+    ngx_http_s3_status_conf_t   *status;
+
+    ngx_s3_transfer_conf_t      *transfer;       /* of an upload location */
+} ngx_http_s3_loc_conf_t;
+
+
+/* of a request; lives until its pool goes */
+
+typedef struct {
+    ngx_http_request_t          *request;
+    ngx_s3_transfer_t           *transfer;       /* NULL: not begun or ended */
+    s3_record_t                  record;         /* the last one, for the
+                                                    variables */
+    off_t                        file_pos;       /* read so far of a buffer in
+                                                    a file */
+    ngx_buf_t                   *file_buf;       /* a piece of it in memory */
+    unsigned                     reading:1;      /* the body API was called */
+    unsigned                     paused:1;       /* S3 holds the client back */
+    unsigned                     whole:1;
+    unsigned                     recorded:1;     /* record is valid */
+} ngx_http_s3_ctx_t;
+
+
+extern ngx_module_t  ngx_http_s3_transfer_module;
+
+
+/* ngx_http_s3_upload.c */
+ngx_int_t ngx_http_s3_upload_handler(ngx_http_request_t *r);
+
+/* ngx_http_s3_variables.c */
+ngx_int_t ngx_http_s3_add_variables(ngx_conf_t *cf);
+/* the context also after an internal redirect dropped it; NULL: none */
+ngx_http_s3_ctx_t *ngx_http_s3_get_ctx(ngx_http_request_t *r);
+/* a new context that survives internal redirects */
+ngx_http_s3_ctx_t *ngx_http_s3_create_ctx(ngx_http_request_t *r);
+
+/* ngx_http_s3_conf.c: setters of directives, and what a location needs */
+char *ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_dynamodb(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_s3_set_dynamodb_credentials(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_credentials(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_s3_set_field(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_metadata(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_s3_set_step(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
+char *ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
+    ngx_http_s3_loc_conf_t *conf);
+ngx_int_t ngx_http_s3_status_content(ngx_http_request_t *r);
+
+
+#endif /* NGX_HTTP_S3_TRANSFER_MODULE_H */

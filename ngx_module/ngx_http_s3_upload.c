@@ -1,0 +1,578 @@
+/*
+ * The door of uploads: a request body, unbuffered, into a transfer. Knows
+ * nothing of parts, tries and connections.
+ */
+
+#include "ngx_http_s3_reply.h"
+#include "ngx_http_s3_spec.h"
+
+
+/* bytes that one wake-up may take, so that others get their turn */
+
+#define NGX_HTTP_S3_TURN       (4 * 1024 * 1024)
+
+#define NGX_HTTP_S3_FILE_READ  (256 * 1024)
+
+
+static ngx_int_t ngx_http_s3_upload_begin(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec);
+static void ngx_http_s3_upload_cleanup(void *data);
+static void ngx_http_s3_upload_leave(ngx_http_s3_ctx_t *ctx,
+    const char *reason);
+static void ngx_http_s3_upload_event(void *data,
+    ngx_s3_transfer_event_e event);
+static void ngx_http_s3_upload_read_body(ngx_http_request_t *r);
+static void ngx_http_s3_upload_body(ngx_http_request_t *r);
+static void ngx_http_s3_upload_read(ngx_http_request_t *r);
+static void ngx_http_s3_upload_pump(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx);
+static ngx_int_t ngx_http_s3_upload_feed(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx, off_t *turn);
+static ngx_int_t ngx_http_s3_upload_feed_file(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx, ngx_buf_t *b, off_t *turn);
+static void ngx_http_s3_upload_pause(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx);
+static void ngx_http_s3_upload_whole(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx);
+static void ngx_http_s3_upload_give_up(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx, ngx_int_t rc);
+static ngx_int_t ngx_http_s3_upload_done(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx, ngx_s3_result_t *result);
+static ngx_int_t ngx_http_s3_upload_created(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx);
+static ngx_int_t ngx_http_s3_upload_location(ngx_http_request_t *r);
+
+
+ngx_int_t
+ngx_http_s3_upload_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_s3_transfer_spec_t   spec;
+    ngx_http_s3_loc_conf_t  *conf;
+    ngx_http_s3_refusal_t    refusal;
+
+    if (r != r->main) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "s3_upload in a subrequest: the body belongs to the "
+                      "main request");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (r->method != NGX_HTTP_PUT && r->method != NGX_HTTP_POST) {
+        return ngx_http_s3_send_allow(r, "PUT, POST, OPTIONS");
+    }
+
+    conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
+
+    rc = ngx_http_s3_spec(r, conf, &spec, &refusal);
+
+    if (rc == NGX_DECLINED) {
+        return ngx_http_s3_send_error(r, refusal.status, refusal.code,
+                                      refusal.message, NULL);
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_s3_upload_begin(r, conf, &spec);
+}
+
+
+static ngx_int_t
+ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec)
+{
+    ngx_int_t            rc;
+    ngx_s3_result_t      result;
+    ngx_http_s3_ctx_t   *ctx;
+    ngx_http_cleanup_t  *cln;
+
+    ctx = ngx_http_s3_create_ctx(r);
+    cln = ngx_http_cleanup_add(r, 0);
+
+    if (ctx == NULL || cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_s3_upload_cleanup;
+    cln->data = ctx;
+
+    rc = ngx_s3_transfer_create(conf->transfer, spec,
+                                ngx_http_s3_upload_event, ctx,
+                                &ctx->transfer, &result);
+
+    if (rc != NGX_OK) {
+        return ngx_http_s3_send_error(r, result.status, result.code,
+                                      result.message,
+                                      spec->id.len ? &spec->id : NULL);
+    }
+
+    /* one reference until the transfer's end is answered */
+
+    r->main->count++;
+
+    rc = ngx_s3_transfer_admit(ctx->transfer);
+
+    if (rc == NGX_OK) {
+        ngx_http_s3_upload_read_body(r);
+
+    } else if (rc == NGX_AGAIN) {
+
+        /* its body stays unread and 100 Continue unsent until its turn */
+
+        r->read_event_handler = ngx_http_test_reading;
+        r->write_event_handler = ngx_http_request_empty_handler;
+    }
+
+    return NGX_DONE;
+}
+
+
+/* the request goes: whatever the transfer still does, it does alone */
+
+static void
+ngx_http_s3_upload_cleanup(void *data)
+{
+    ngx_http_s3_ctx_t *ctx = data;
+
+    ngx_http_s3_upload_leave(ctx, "the client closed the connection");
+}
+
+
+static void
+ngx_http_s3_upload_leave(ngx_http_s3_ctx_t *ctx, const char *reason)
+{
+    ngx_s3_transfer_t  *t;
+
+    t = ctx->transfer;
+
+    if (t == NULL) {
+        return;
+    }
+
+    ctx->transfer = NULL;
+
+    ngx_s3_transfer_abort(t, 0, reason);
+
+    ctx->record = t->progress.record;
+    ctx->recorded = 1;
+}
+
+
+static void
+ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
+{
+    ngx_http_s3_ctx_t *ctx = data;
+
+    ngx_int_t            rc;
+    ngx_s3_result_t      result;
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    if (event == NGX_S3_RESUME) {
+
+        if (ctx->reading) {
+            ctx->paused = 0;
+            ngx_http_s3_upload_pump(r, ctx);
+
+        } else {
+            ngx_http_s3_upload_read_body(r);
+        }
+
+        ngx_http_run_posted_requests(c);
+        return;
+    }
+
+    result = ctx->transfer->result;
+
+    ctx->record = ctx->transfer->progress.record;
+    ctx->recorded = 1;
+    ctx->transfer = NULL;
+
+    r->read_event_handler = ngx_http_block_reading;
+
+    rc = ngx_http_s3_upload_done(r, ctx, &result);
+
+    ngx_http_finalize_request(r, rc);
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_s3_upload_read_body(ngx_http_request_t *r)
+{
+    ngx_int_t           rc;
+    ngx_http_s3_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
+    ctx->reading = 1;
+
+    r->request_body_no_buffering = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_s3_upload_body);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+
+        /* no reference was taken */
+
+        ngx_http_s3_upload_give_up(r, ctx, rc);
+        return;
+    }
+
+    ngx_http_finalize_request(r, NGX_DONE);
+}
+
+
+static void
+ngx_http_s3_upload_body(ngx_http_request_t *r)
+{
+    ngx_http_s3_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
+
+    if (r->request_body == NULL) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "the request body was discarded before s3_upload");
+        ngx_http_s3_upload_give_up(r, ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
+    r->read_event_handler = ngx_http_s3_upload_read;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    ngx_http_s3_upload_pump(r, ctx);
+}
+
+
+static void
+ngx_http_s3_upload_read(ngx_http_request_t *r)
+{
+    ngx_connection_t   *c;
+    ngx_http_s3_ctx_t  *ctx;
+
+    c = r->connection;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
+
+    if (ctx->paused) {
+        ngx_http_block_reading(r);
+        return;
+    }
+
+    if (c->read->timedout) {
+        c->timedout = 1;
+        ngx_http_s3_upload_give_up(r, ctx, NGX_HTTP_REQUEST_TIME_OUT);
+        return;
+    }
+
+    ngx_http_s3_upload_pump(r, ctx);
+}
+
+
+static void
+ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
+{
+    off_t              turn;
+    ngx_int_t          rc;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+    turn = NGX_HTTP_S3_TURN;
+
+    for ( ;; ) {
+
+        rc = ngx_http_s3_upload_feed(r, ctx, &turn);
+
+        if (rc == NGX_AGAIN || rc == NGX_ERROR) {
+
+            /* to be resumed, or to be told of its end */
+
+            ngx_http_s3_upload_pause(r, ctx);
+            return;
+        }
+
+        if (rc == NGX_ABORT) {
+            ngx_http_s3_upload_give_up(r, ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
+            return;
+        }
+
+        if (rc == NGX_OK && !r->reading_body) {
+            ngx_http_s3_upload_whole(r, ctx);
+            return;
+        }
+
+        if (rc == NGX_DONE || turn <= 0) {
+            ngx_post_event(c->read, &ngx_posted_next_events);
+            return;
+        }
+
+        rc = ngx_http_read_unbuffered_request_body(r);
+
+        if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+            ngx_http_s3_upload_give_up(r, ctx, rc);
+            return;
+        }
+
+        if (rc == NGX_AGAIN && r->request_body->bufs == NULL) {
+            return;
+        }
+    }
+}
+
+
+/* all that is there. NGX_OK: consumed; NGX_DONE: the turn is over; NGX_ABORT:
+   it cannot be read; NGX_AGAIN and NGX_ERROR as ngx_s3_transfer_feed() says */
+
+static ngx_int_t
+ngx_http_s3_upload_feed(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
+    off_t *turn)
+{
+    size_t        n;
+    ngx_int_t     rc;
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl, one;
+
+    while (r->request_body->bufs) {
+
+        cl = r->request_body->bufs;
+        b = cl->buf;
+
+        if (!ngx_buf_in_memory(b) && b->in_file) {
+            rc = ngx_http_s3_upload_feed_file(r, ctx, b, turn);
+
+        } else {
+            one.buf = b;
+            one.next = NULL;
+
+            n = b->last - b->pos;
+            rc = ngx_s3_transfer_feed(ctx->transfer, &one);
+            *turn -= n - (b->last - b->pos);
+        }
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        r->request_body->bufs = cl->next;
+        ngx_free_chain(r->pool, cl);
+    }
+
+    return NGX_OK;
+}
+
+
+/* a body that another module put into a file */
+
+static ngx_int_t
+ngx_http_s3_upload_feed_file(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
+    ngx_buf_t *b, off_t *turn)
+{
+    size_t       size;
+    ssize_t      n;
+    ngx_int_t    rc;
+    ngx_buf_t   *piece;
+    ngx_chain_t  one;
+
+    if (ctx->file_buf == NULL) {
+        ctx->file_buf = ngx_create_temp_buf(r->pool, NGX_HTTP_S3_FILE_READ);
+        if (ctx->file_buf == NULL) {
+            return NGX_ABORT;
+        }
+    }
+
+    piece = ctx->file_buf;
+
+    one.buf = piece;
+    one.next = NULL;
+
+    for ( ;; ) {
+
+        if (piece->pos < piece->last) {
+            rc = ngx_s3_transfer_feed(ctx->transfer, &one);
+
+            if (rc != NGX_OK) {
+                return rc;
+            }
+        }
+
+        if (b->file_pos == b->file_last) {
+            return NGX_OK;
+        }
+
+        if (*turn <= 0) {
+            return NGX_DONE;
+        }
+
+        size = ngx_min(b->file_last - b->file_pos, NGX_HTTP_S3_FILE_READ);
+
+        n = ngx_read_file(b->file, piece->start, size, b->file_pos);
+
+        if (n <= 0) {
+            ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                          "reading the request body from \"%V\" failed",
+                          &b->file->name);
+            return NGX_ABORT;
+        }
+
+        piece->pos = piece->start;
+        piece->last = piece->start + n;
+
+        b->file_pos += n;
+        *turn -= n;
+    }
+}
+
+
+/* S3 holds the client back: its time-out does not run meanwhile */
+
+static void
+ngx_http_s3_upload_pause(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
+{
+    ngx_event_t  *rev;
+
+    ctx->paused = 1;
+
+    rev = r->connection->read;
+
+    if (rev->timer_set) {
+        ngx_del_timer(rev);
+    }
+}
+
+
+static void
+ngx_http_s3_upload_whole(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
+{
+    ctx->whole = 1;
+
+    if (r->connection->read->timer_set) {
+        ngx_del_timer(r->connection->read);
+    }
+
+    /* what is whole is completed whether or not the client is still there */
+
+    r->read_event_handler = ngx_http_block_reading;
+
+    ngx_s3_transfer_finish(ctx->transfer);
+}
+
+
+/* the body did not come whole */
+
+static void
+ngx_http_s3_upload_give_up(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
+    ngx_int_t rc)
+{
+    const char  *reason;
+
+    if (r->connection->error) {
+        reason = "the client closed the connection";
+
+    } else if (rc == NGX_HTTP_REQUEST_TIME_OUT) {
+        reason = "the client timed out";
+
+    } else if (rc == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
+        reason = "the body is larger than client_max_body_size";
+
+    } else if (rc == NGX_HTTP_BAD_REQUEST) {
+        reason = "the body is malformed or shorter than announced";
+
+    } else {
+        reason = "the body could not be read";
+    }
+
+    ngx_http_s3_upload_leave(ctx, reason);
+
+    r->read_event_handler = ngx_http_block_reading;
+
+    ngx_http_finalize_request(r, rc);
+}
+
+
+static ngx_int_t
+ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
+    ngx_s3_result_t *result)
+{
+    ngx_str_t  id;
+
+    if (result->status == NGX_HTTP_CREATED) {
+        return ngx_http_s3_upload_created(r, ctx);
+    }
+
+    id.data = (u_char *) ctx->record.id;
+    id.len = ngx_strlen(id.data);
+
+    if (ngx_http_s3_add_header(r, "X-Transfer-Id", &id) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_s3_send_error(r, result->status, result->code,
+                                  result->message, &id);
+}
+
+
+static ngx_int_t
+ngx_http_s3_upload_created(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
+{
+    s3_buf_t                 b;
+    ngx_str_t                id, etag, json;
+    ngx_http_s3_loc_conf_t  *conf;
+
+    conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
+
+    json.data = ngx_pnalloc(r->pool, S3_RECORD_JSON_MAX);
+    if (json.data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    s3_buf_init(&b, json.data, S3_RECORD_JSON_MAX);
+
+    if (s3_record_json(&ctx->record, &b) != S3_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    json.len = b.pos - b.start;
+
+    id.data = (u_char *) ctx->record.id;
+    id.len = ngx_strlen(id.data);
+
+    etag.data = (u_char *) ctx->record.etag;
+    etag.len = ngx_strlen(etag.data);
+
+    if (ngx_http_s3_add_header(r, "X-Transfer-Id", &id) != NGX_OK
+        || (etag.len && ngx_http_s3_add_header(r, "ETag", &etag) != NGX_OK)
+        || (conf->upload_key == NULL
+            && ngx_http_s3_upload_location(r) != NGX_OK))
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_s3_send_json(r, NGX_HTTP_CREATED, &json);
+}
+
+
+/* the path that the client asked for; r->headers_out.location stays NULL, so
+   that nginx leaves it relative */
+
+static ngx_int_t
+ngx_http_s3_upload_location(ngx_http_request_t *r)
+{
+    u_char     *p;
+    ngx_str_t   location;
+
+    location = r->unparsed_uri;
+
+    p = ngx_strlchr(location.data, location.data + location.len, '?');
+
+    if (p) {
+        location.len = p - location.data;
+    }
+
+    return ngx_http_s3_add_header(r, "Location", &location);
+}

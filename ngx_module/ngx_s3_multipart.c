@@ -1,0 +1,640 @@
+#include "ngx_s3_multipart.h"
+
+
+static ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t,
+    ngx_s3_op_e op, ngx_s3_call_pt handler);
+static void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_created(ngx_s3_call_t *call);
+static void ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+static void ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call);
+static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
+static ngx_int_t ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t,
+    ngx_s3_part_t *part);
+static void ngx_s3_multipart_complete(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_put_done(ngx_s3_call_t *call);
+static void ngx_s3_multipart_finished(ngx_s3_transfer_t *t,
+    ngx_s3_call_t *call);
+static void ngx_s3_multipart_complete_done(ngx_s3_call_t *call);
+static void ngx_s3_multipart_look(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_looked(ngx_s3_call_t *call);
+static void ngx_s3_multipart_unknown(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_drop(ngx_s3_transfer_t *t, ngx_queue_t *parts);
+static void ngx_s3_multipart_abort(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_aborted(ngx_s3_call_t *call);
+static void ngx_s3_multipart_result(ngx_s3_call_t *call,
+    ngx_s3_result_t *result);
+static void ngx_s3_multipart_failed(ngx_s3_transfer_t *t,
+    ngx_s3_call_t *call);
+static void ngx_s3_multipart_no_memory(ngx_s3_transfer_t *t);
+
+
+/* the transfer's own call, one at a time */
+
+static ngx_s3_call_t *
+ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
+    ngx_s3_call_pt handler)
+{
+    ngx_s3_call_t  *call;
+
+    call = &t->call;
+
+    ngx_memzero(call, sizeof(ngx_s3_call_t));
+
+    call->op = op;
+    call->target = t->conf->target;
+    call->log = t->log;
+    call->bucket = t->bucket;
+    call->key = t->key;
+    call->upload_id = t->upload_id;
+    call->handler = handler;
+    call->data = t;
+
+    return call;
+}
+
+
+static void
+ngx_s3_multipart_begin(ngx_s3_transfer_t *t)
+{
+    t->calling = 1;
+
+    if (ngx_s3_call_start(&t->call) != NGX_OK) {
+        t->calling = 0;
+        ngx_s3_multipart_no_memory(t);
+    }
+}
+
+
+void
+ngx_s3_multipart_create(ngx_s3_transfer_t *t)
+{
+    if (t->upload_id.len || t->calling) {
+        return;
+    }
+
+    ngx_s3_multipart_call(t, NGX_S3_CREATE, ngx_s3_multipart_created);
+
+    t->call.headers = t->headers;
+
+    ngx_s3_multipart_begin(t);
+}
+
+
+static void
+ngx_s3_multipart_created(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    t->calling = 0;
+
+    if (call->rc == NGX_OK) {
+        t->upload_id.len = ngx_strlen(call->new_upload_id);
+        t->upload_id.data = ngx_pnalloc(t->pool, t->upload_id.len);
+
+        if (t->upload_id.data == NULL) {
+
+            /* what cannot be named cannot be aborted either */
+
+            ngx_log_error(NGX_LOG_CRIT, t->log, 0,
+                          "no memory for upload id \"%s\": the multipart "
+                          "upload stays open", call->new_upload_id);
+
+            t->upload_id.len = 0;
+            call->rc = NGX_ERROR;
+            call->client_status = 500;
+
+        } else {
+            ngx_memcpy(t->upload_id.data, call->new_upload_id,
+                       t->upload_id.len);
+        }
+    }
+
+    if (t->state == NGX_S3_T_CLEANING) {
+        ngx_s3_multipart_clean(t);
+        return;
+    }
+
+    if (call->rc != NGX_OK) {
+        ngx_s3_multipart_failed(t, call);
+        return;
+    }
+
+    ngx_s3_multipart_pump(t);
+}
+
+
+void
+ngx_s3_multipart_pump(ngx_s3_transfer_t *t)
+{
+    ngx_queue_t    *q;
+    ngx_s3_part_t  *part;
+
+    if (t->done) {
+        return;
+    }
+
+    if (t->upload_id.len == 0) {
+        ngx_s3_multipart_create(t);
+        return;
+    }
+
+    while (!ngx_queue_empty(&t->ready)
+           && t->nsending < t->conf->concurrency)
+    {
+        q = ngx_queue_head(&t->ready);
+        part = ngx_queue_data(q, ngx_s3_part_t, queue);
+
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(&t->sending, q);
+        t->nsending++;
+
+        ngx_s3_multipart_send(t, part);
+
+        if (t->done) {
+            return;
+        }
+    }
+
+    if (t->state == NGX_S3_T_FLUSHING && t->nsending == 0) {
+        ngx_s3_multipart_complete(t);
+    }
+}
+
+
+static void
+ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call)
+{
+    call->body = part->blocks ? &part->blocks->link : NULL;
+    call->body_size = part->size;
+    call->sha256 = part->hash ? part->sha256 : NULL;
+    call->crc32 = part->crc32;
+}
+
+
+static void
+ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_s3_call_t  *call;
+
+    call = &part->call;
+
+    ngx_memzero(call, sizeof(ngx_s3_call_t));
+
+    call->op = NGX_S3_PART;
+    call->target = t->conf->target;
+    call->log = t->log;
+    call->bucket = t->bucket;
+    call->key = t->key;
+    call->upload_id = t->upload_id;
+    call->part_number = part->number;
+    call->handler = ngx_s3_multipart_sent;
+    call->data = part;
+
+    ngx_s3_part_call(part, call);
+
+    if (ngx_s3_call_start(call) != NGX_OK) {
+        ngx_s3_multipart_no_memory(t);
+    }
+}
+
+
+static void
+ngx_s3_multipart_sent(ngx_s3_call_t *call)
+{
+    ngx_s3_part_t      *part = call->data;
+    ngx_s3_transfer_t  *t;
+
+    t = part->transfer;
+
+    if (call->rc != NGX_OK) {
+        ngx_s3_multipart_failed(t, call);
+        return;
+    }
+
+    if (ngx_s3_multipart_keep_etag(t, part) != NGX_OK) {
+        ngx_s3_multipart_no_memory(t);
+        return;
+    }
+
+    ngx_queue_remove(&part->queue);
+    t->nsending--;
+
+    ngx_s3_transfer_acknowledged(t, part);
+
+    ngx_s3_multipart_pump(t);
+}
+
+
+static ngx_int_t
+ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    void                *etags, *sizes;
+    ngx_uint_t           n;
+    ngx_s3_part_etag_t  *e;
+
+    if (part->number > t->netags) {
+
+        /* outside of the pool: it grows and is not given back there */
+
+        n = ngx_max(t->netags * 2, 16);
+        n = ngx_max(n, part->number);
+
+        etags = realloc(t->etags, n * sizeof(ngx_s3_part_etag_t));
+        if (etags == NULL) {
+            return NGX_ERROR;
+        }
+
+        t->etags = etags;
+
+        sizes = realloc(t->sizes, n * sizeof(uint64_t));
+        if (sizes == NULL) {
+            return NGX_ERROR;
+        }
+
+        t->sizes = sizes;
+        t->netags = n;
+    }
+
+    t->sizes[part->number - 1] = part->size;
+
+    e = &t->etags[part->number - 1];
+    e->number = part->number;
+    e->crc32 = part->crc32;
+
+    (void) ngx_cpystrn((u_char *) e->etag, (u_char *) part->call.etag,
+                       sizeof(e->etag));
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
+{
+    uint32_t        crc32;
+    ngx_uint_t      i;
+    ngx_s3_call_t  *call;
+
+    ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
+
+    call = ngx_s3_multipart_call(t, NGX_S3_COMPLETE,
+                                 ngx_s3_multipart_complete_done);
+
+    call->headers = t->conditions;
+    call->parts = t->etags;
+    call->nparts = t->nparts;
+    call->object_size = t->received;
+
+    if (t->conf->target->crc32) {
+        crc32 = t->etags[0].crc32;
+
+        for (i = 1; i < t->nparts; i++) {
+            crc32 = s3_crc32_combine(crc32, t->etags[i].crc32, t->sizes[i]);
+        }
+
+        call->crc32 = crc32;
+
+        t->progress.record.crc32 = crc32;
+        t->progress.record.has_crc32 = 1;
+    }
+
+    ngx_s3_multipart_begin(t);
+}
+
+
+static void
+ngx_s3_multipart_complete_done(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    t->calling = 0;
+
+    ngx_s3_multipart_finished(t, call);
+}
+
+
+void
+ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    s3_field_t     *f;
+    ngx_uint_t      i;
+    ngx_s3_call_t  *call;
+
+    ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
+
+    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_put_done);
+
+    if (part) {
+        ngx_queue_insert_tail(&t->sending, &part->queue);
+        t->nsending++;
+    }
+
+    /* the request makes the object, so it carries the conditions as well */
+
+    for (i = 0; i < t->conditions->nelts; i++) {
+        f = ngx_array_push(t->headers);
+        if (f == NULL) {
+            ngx_s3_multipart_no_memory(t);
+            return;
+        }
+
+        *f = ((s3_field_t *) t->conditions->elts)[i];
+    }
+
+    call->headers = t->headers;
+    call->sha256 = t->conf->target->sign_payload ? (char *) S3_EMPTY_SHA256
+                                                  : NULL;
+
+    if (part) {
+        ngx_s3_part_call(part, call);
+    }
+
+    if (t->conf->target->crc32) {
+        t->progress.record.crc32 = call->crc32;
+        t->progress.record.has_crc32 = 1;
+    }
+
+    ngx_s3_multipart_begin(t);
+}
+
+
+static void
+ngx_s3_multipart_put_done(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    t->calling = 0;
+
+    ngx_s3_multipart_finished(t, call);
+}
+
+
+/* PutObject or Complete has ended */
+
+static void
+ngx_s3_multipart_finished(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
+{
+    ngx_queue_t    *q;
+    ngx_s3_part_t  *part;
+
+    if (call->rc == NGX_OK) {
+
+        t->upload_id.len = 0;
+
+        while (!ngx_queue_empty(&t->sending)) {
+            q = ngx_queue_head(&t->sending);
+            part = ngx_queue_data(q, ngx_s3_part_t, queue);
+
+            ngx_queue_remove(q);
+            t->nsending--;
+
+            ngx_s3_transfer_acknowledged(t, part);
+        }
+
+        if (call->etag[0] == '\0') {
+
+            /* Ceph answers a first Complete without it */
+
+            ngx_s3_multipart_look(t);
+            return;
+        }
+
+        ngx_s3_transfer_completed(t, call->etag);
+        return;
+    }
+
+    /*
+     * The answer to a try may have been lost: then S3 has carried it out, and
+     * answers the next try with an error. The object itself tells.
+     */
+
+    if (call->unknown
+        || (call->tries > 1
+            && (call->status == 404 || call->status == 409
+                || call->status == 412 || call->status >= 500)))
+    {
+        t->doubtful = 1;
+        ngx_s3_multipart_result(call, &t->doubt);
+        ngx_s3_multipart_look(t);
+        return;
+    }
+
+    ngx_s3_multipart_failed(t, call);
+}
+
+
+static void
+ngx_s3_multipart_look(ngx_s3_transfer_t *t)
+{
+    ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_looked);
+
+    ngx_s3_multipart_begin(t);
+}
+
+
+static void
+ngx_s3_multipart_looked(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    ngx_uint_t          ours;
+
+    t->calling = 0;
+
+    ours = (call->rc == NGX_OK
+            && ngx_strlen(call->transfer_id) == t->object_id.len
+            && ngx_strncmp(call->transfer_id, t->object_id.data,
+                           t->object_id.len)
+               == 0
+            && (uint64_t) call->size == t->received);
+
+    if (!t->doubtful) {
+        ngx_s3_transfer_completed(t, ours ? call->etag : NULL);
+        return;
+    }
+
+    if (ours) {
+        ngx_log_error(NGX_LOG_NOTICE, t->log, 0,
+                      "the answer was lost, the object is ours");
+
+        t->upload_id.len = 0;
+        ngx_s3_transfer_completed(t, call->etag);
+        return;
+    }
+
+    if (call->rc == NGX_OK || call->status == 404) {
+        ngx_s3_transfer_fail(t, &t->doubt);
+        return;
+    }
+
+    ngx_s3_multipart_unknown(t);
+}
+
+
+/* nobody can tell whether the object exists: an abort could destroy it */
+
+static void
+ngx_s3_multipart_unknown(ngx_s3_transfer_t *t)
+{
+    ngx_s3_result_t  result;
+
+    if (t->upload_id.len) {
+        ngx_log_error(NGX_LOG_ERR, t->log, 0,
+                      "unknown outcome of upload id \"%V\": the object may "
+                      "exist, the multipart upload is not aborted",
+                      &t->upload_id);
+        t->upload_id.len = 0;
+    }
+
+    result = t->doubt;
+
+    (void) ngx_cpystrn((u_char *) result.code, (u_char *) "unknown_outcome",
+                       sizeof(result.code));
+
+    *ngx_snprintf((u_char *) result.message, sizeof(result.message) - 1,
+                  "unknown_outcome: the object may exist; %s",
+                  t->doubt.message) = '\0';
+
+    ngx_s3_transfer_fail(t, &result);
+}
+
+
+void
+ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
+{
+    ngx_s3_part_t  *part;
+
+    if (t->state != NGX_S3_T_CLEANING) {
+        return;
+    }
+
+    ngx_s3_pool_leave(t->conf->pool, &t->waiter);
+
+    if (t->granted) {
+        ngx_s3_pool_release(t->conf->pool, t->granted);
+        t->reserved -= t->granted;
+        t->granted = 0;
+    }
+
+    part = t->part;
+    t->part = NULL;
+
+    if (part) {
+        ngx_s3_part_free(t, part);
+    }
+
+    ngx_s3_multipart_drop(t, &t->ready);
+    ngx_s3_multipart_drop(t, &t->sending);
+    t->nsending = 0;
+
+    if (t->calling) {
+
+        /* CreateMultipartUpload: its answer names what is to be aborted */
+
+        return;
+    }
+
+    if (t->upload_id.len) {
+        ngx_s3_multipart_abort(t);
+        return;
+    }
+
+    ngx_s3_transfer_close(t);
+}
+
+
+static void
+ngx_s3_multipart_drop(ngx_s3_transfer_t *t, ngx_queue_t *parts)
+{
+    ngx_queue_t    *q;
+    ngx_s3_part_t  *part;
+
+    while (!ngx_queue_empty(parts)) {
+        q = ngx_queue_head(parts);
+        part = ngx_queue_data(q, ngx_s3_part_t, queue);
+
+        ngx_queue_remove(q);
+
+        ngx_s3_call_cancel(&part->call);
+        ngx_s3_part_free(t, part);
+    }
+}
+
+
+static void
+ngx_s3_multipart_abort(ngx_s3_transfer_t *t)
+{
+    ngx_s3_multipart_call(t, NGX_S3_ABORT, ngx_s3_multipart_aborted);
+
+    t->calling = 1;
+
+    if (ngx_s3_call_start(&t->call) != NGX_OK) {
+        t->calling = 0;
+
+        ngx_log_error(NGX_LOG_CRIT, t->log, 0,
+                      "no memory to abort upload id \"%V\": it stays open",
+                      &t->upload_id);
+
+        ngx_s3_transfer_close(t);
+    }
+}
+
+
+static void
+ngx_s3_multipart_aborted(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    t->calling = 0;
+    t->upload_id.len = 0;
+
+    ngx_s3_transfer_close(t);
+}
+
+
+static void
+ngx_s3_multipart_result(ngx_s3_call_t *call, ngx_s3_result_t *result)
+{
+    const char  *code;
+    ngx_uint_t   status;
+
+    status = call->client_status;
+    code = call->code;
+
+    if (call->status == 412 || call->status == 409) {
+        status = call->status;
+    }
+
+    if (code[0] == '\0') {
+        code = (status == 504) ? "GatewayTimeout"
+             : (status == 503) ? "ServiceUnavailable"
+             : (status == 500) ? "InternalError"
+             : "BadGateway";
+    }
+
+    ngx_s3_result_set(result, status, code, call->message);
+
+    result->retry_after = call->retry_after;
+}
+
+
+static void
+ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
+{
+    ngx_s3_result_t  result;
+
+    ngx_s3_multipart_result(call, &result);
+
+    ngx_s3_transfer_fail(t, &result);
+}
+
+
+static void
+ngx_s3_multipart_no_memory(ngx_s3_transfer_t *t)
+{
+    ngx_s3_result_t  result;
+
+    ngx_s3_result_set(&result, 500, "InternalError", "out of memory");
+
+    ngx_s3_transfer_fail(t, &result);
+}

@@ -1,0 +1,67 @@
+/*
+ * The S3 side of a transfer: its calls and what their answers mean. Shared by
+ * ngx_s3_transfer.c and ngx_s3_multipart.c alone.
+ */
+
+#ifndef NGX_S3_MULTIPART_H
+#define NGX_S3_MULTIPART_H
+
+#include "ngx_s3_transfer.h"
+
+
+struct ngx_s3_part_s {
+    ngx_queue_t         queue;
+    ngx_s3_part_t      *next;        /* of the spare ones */
+    ngx_s3_transfer_t  *transfer;
+    ngx_uint_t          number;      /* from 1 */
+    uint64_t            planned;     /* bytes */
+    uint64_t            size;        /* filled */
+    ngx_uint_t          reserved;    /* blocks */
+    ngx_s3_block_t     *blocks;
+    ngx_s3_block_t     *last;
+    uint32_t            crc32;
+    s3_sha256_t        *hash;        /* NULL: the payload is not signed */
+    char                sha256[65];
+    ngx_s3_call_t       call;
+};
+
+
+/* in ngx_s3_multipart.c */
+
+/* begins CreateMultipartUpload unless that was done */
+void ngx_s3_multipart_create(ngx_s3_transfer_t *t);
+
+/* sends what is ready, completes when all is there */
+void ngx_s3_multipart_pump(ngx_s3_transfer_t *t);
+
+/* the whole body as one object; part may be NULL: an empty one */
+void ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+/* ends what is on its way and aborts what S3 holds, then closes */
+void ngx_s3_multipart_clean(ngx_s3_transfer_t *t);
+
+
+/* in ngx_s3_transfer.c */
+
+void ngx_s3_transfer_set_state(ngx_s3_transfer_t *t,
+    ngx_s3_transfer_state_e next);
+
+/* a part (or the object) was acknowledged: memory goes back, the source may go
+   on */
+void ngx_s3_transfer_acknowledged(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+void ngx_s3_transfer_completed(ngx_s3_transfer_t *t, const char *etag);
+
+/* the record becomes `failed`, the door is told */
+void ngx_s3_transfer_fail(ngx_s3_transfer_t *t, ngx_s3_result_t *result);
+
+/* nothing is left to do but to tell the door */
+void ngx_s3_transfer_close(ngx_s3_transfer_t *t);
+
+void ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+void ngx_s3_result_set(ngx_s3_result_t *result, ngx_uint_t status,
+    const char *code, const char *message);
+
+
+#endif /* NGX_S3_MULTIPART_H */

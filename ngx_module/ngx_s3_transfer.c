@@ -1,0 +1,951 @@
+#include "ngx_s3_multipart.h"
+
+#include <openssl/rand.h>
+
+
+#define NGX_S3_TRANSFER_TICK  60000      /* ms */
+
+
+typedef struct {
+    ngx_log_t           log;
+    ngx_s3_transfer_t  *transfer;
+} ngx_s3_transfer_log_t;
+
+
+static ngx_int_t ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t,
+    ngx_s3_transfer_spec_t *spec);
+static ngx_int_t ngx_s3_transfer_copy_fields(ngx_pool_t *pool,
+    ngx_array_t *from, ngx_array_t **to);
+static ngx_int_t ngx_s3_transfer_mark(ngx_s3_transfer_t *t);
+static ngx_int_t ngx_s3_transfer_record(ngx_s3_transfer_t *t,
+    ngx_s3_transfer_spec_t *spec);
+static void ngx_s3_transfer_too_large(ngx_s3_transfer_t *t,
+    ngx_s3_result_t *result);
+static u_char *ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf,
+    size_t len);
+static ngx_int_t ngx_s3_transfer_reserve_part(ngx_s3_transfer_t *t);
+static void ngx_s3_transfer_granted(void *data);
+static ngx_int_t ngx_s3_transfer_next_part(ngx_s3_transfer_t *t);
+static ngx_s3_part_t *ngx_s3_part_get(ngx_s3_transfer_t *t);
+static ngx_int_t ngx_s3_transfer_room(ngx_s3_transfer_t *t);
+static size_t ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len,
+    ngx_uint_t crc32);
+static ngx_int_t ngx_s3_transfer_feed_buf(ngx_s3_transfer_t *t, ngx_buf_t *b);
+static void ngx_s3_transfer_part_ready(ngx_s3_transfer_t *t);
+static void ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+static void ngx_s3_transfer_wake(ngx_event_t *ev);
+static void ngx_s3_transfer_tick(ngx_event_t *ev);
+static void ngx_s3_transfer_post(ngx_s3_transfer_t *t);
+static void ngx_s3_transfer_destroy(ngx_s3_transfer_t *t);
+
+
+static const char  *ngx_s3_transfer_states[NGX_S3_T_N] = {
+    "waiting", "receiving", "flushing", "finishing", "cleaning", "closed"
+};
+
+#define to(state)  (1 << NGX_S3_T_##state)
+
+/* the allowed moves: a set of next states for each */
+
+static const ngx_uint_t  ngx_s3_transfer_moves[NGX_S3_T_N] = {
+    /* WAITING */    to(RECEIVING) | to(CLEANING),
+    /* RECEIVING */  to(FLUSHING) | to(CLEANING),
+    /* FLUSHING */   to(FINISHING) | to(CLEANING),
+    /* FINISHING */  to(CLEANING) | to(CLOSED),
+    /* CLEANING */   to(CLOSED),
+    /* CLOSED */     0
+};
+
+
+ngx_int_t
+ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_s3_transfer_pt handler, void *data,
+    ngx_s3_transfer_t **tp, ngx_s3_result_t *result)
+{
+    ngx_int_t               rc;
+    ngx_pool_t             *pool;
+    ngx_s3_transfer_t      *t;
+    ngx_s3_transfer_log_t  *log;
+
+    ngx_s3_result_set(result, 500, "InternalError", "out of memory");
+
+    pool = ngx_create_pool(4096, ngx_cycle->log);
+    if (pool == NULL) {
+        return NGX_ERROR;
+    }
+
+    t = ngx_pcalloc(pool, sizeof(ngx_s3_transfer_t));
+    log = ngx_palloc(pool, sizeof(ngx_s3_transfer_log_t));
+
+    if (t == NULL || log == NULL) {
+        ngx_destroy_pool(pool);
+        return NGX_ERROR;
+    }
+
+    log->log = *spec->log;
+    log->log.handler = ngx_s3_transfer_log_error;
+    log->log.data = log;
+    log->log.action = NULL;
+    log->transfer = t;
+
+    t->ident = -1;
+    t->conf = conf;
+    t->pool = pool;
+    t->log = &log->log;
+    t->handler = handler;
+    t->data = data;
+
+    ngx_queue_init(&t->ready);
+    ngx_queue_init(&t->sending);
+
+    t->waiter.handler = ngx_s3_transfer_granted;
+    t->waiter.data = t;
+
+    t->wake.handler = ngx_s3_transfer_wake;
+    t->wake.data = t;
+    t->wake.log = t->log;
+
+    t->timer.handler = ngx_s3_transfer_tick;
+    t->timer.data = t;
+    t->timer.log = t->log;
+
+    if (s3_plan_init(&t->plan, conf->target->limits, conf->part_size,
+                     conf->window, spec->total)
+        != S3_OK)
+    {
+        ngx_s3_transfer_too_large(t, result);
+        ngx_destroy_pool(pool);
+        return NGX_DECLINED;
+    }
+
+    t->single = (spec->total != -1 && s3_plan_single(&t->plan));
+
+    if (ngx_s3_transfer_copy_spec(t, spec) != NGX_OK
+        || ngx_s3_transfer_record(t, spec) != NGX_OK)
+    {
+        ngx_destroy_pool(pool);
+        return NGX_ERROR;
+    }
+
+    rc = ngx_s3_progress_open(&t->progress, &conf->progress, t->log);
+
+    if (rc != NGX_OK) {
+        if (rc == NGX_BUSY) {
+            ngx_s3_result_set(result, 409, "TransferIdInUse",
+                              "the transfer id is in use");
+        }
+
+        ngx_destroy_pool(pool);
+        return rc;
+    }
+
+    ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
+
+    if (ngx_s3_transfer_mark(t) != NGX_OK) {
+        ngx_s3_transfer_abort(t, 1, "out of memory");
+        return NGX_ERROR;
+    }
+
+    *tp = t;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
+{
+    t->bucket.len = spec->bucket.len;
+    t->bucket.data = ngx_pstrdup(t->pool, &spec->bucket);
+
+    t->key.len = spec->key.len;
+    t->key.data = ngx_pstrdup(t->pool, &spec->key);
+
+    if (t->bucket.data == NULL || t->key.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_s3_transfer_copy_fields(t->pool, spec->headers, &t->headers)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_s3_transfer_copy_fields(t->pool, spec->conditions,
+                                       &t->conditions);
+}
+
+
+static ngx_int_t
+ngx_s3_transfer_copy_fields(ngx_pool_t *pool, ngx_array_t *from,
+    ngx_array_t **to)
+{
+    u_char      *p;
+    s3_field_t  *src, *dst;
+    ngx_uint_t   i, n;
+
+    n = from ? from->nelts : 0;
+
+    *to = ngx_array_create(pool, n + 1, sizeof(s3_field_t));
+    if (*to == NULL) {
+        return NGX_ERROR;
+    }
+
+    src = from ? from->elts : NULL;
+
+    for (i = 0; i < n; i++) {
+
+        dst = ngx_array_push(*to);
+        p = ngx_pnalloc(pool, src[i].name.len + src[i].value.len + 1);
+
+        if (dst == NULL || p == NULL) {
+            return NGX_ERROR;
+        }
+
+        dst->name.len = src[i].name.len;
+        dst->name.data = p;
+        p = ngx_cpymem(p, src[i].name.data, src[i].name.len);
+
+        dst->value.len = src[i].value.len;
+        dst->value.data = p;
+        ngx_memcpy(p, src[i].value.data, src[i].value.len);
+    }
+
+    return NGX_OK;
+}
+
+
+/* every object carries the id of the transfer that made it, so that a look at
+   it tells whose it is */
+
+static ngx_int_t
+ngx_s3_transfer_mark(ngx_s3_transfer_t *t)
+{
+    s3_field_t   *f;
+    s3_record_t  *record;
+
+    record = &t->progress.record;
+
+    t->object_id.data = ngx_pnalloc(t->pool, S3_ID_MAX + NGX_INT64_LEN + 1);
+    if (t->object_id.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    t->object_id.len = ngx_sprintf(t->object_id.data, "%s.%uL", record->id,
+                                   record->attempt)
+                       - t->object_id.data;
+
+    f = ngx_array_push(t->headers);
+    if (f == NULL) {
+        return NGX_ERROR;
+    }
+
+    f->name = s3_str("x-amz-meta-transfer-id");
+    f->value = ngx_s3_to_str(t->object_id);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_transfer_record(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
+{
+    u_char        random[16];
+    s3_buf_t      hex;
+    s3_record_t  *record;
+
+    record = &t->progress.record;
+
+    s3_record_init(record);
+
+    if (spec->id.len == 0) {
+        if (RAND_bytes(random, sizeof(random)) != 1) {
+            ngx_log_error(NGX_LOG_CRIT, t->log, 0, "RAND_bytes() failed");
+            return NGX_ERROR;
+        }
+
+        s3_buf_init(&hex, record->id, S3_ID_MAX);
+        s3_buf_put_hex(&hex, random, sizeof(random));
+        *hex.pos = '\0';
+
+    } else {
+        s3_str_copy(record->id, sizeof(record->id), ngx_s3_to_str(spec->id));
+    }
+
+    s3_str_copy(record->bucket, sizeof(record->bucket),
+                ngx_s3_to_str(spec->bucket));
+    s3_str_copy(record->key, sizeof(record->key), ngx_s3_to_str(spec->key));
+    s3_str_copy(record->owner, sizeof(record->owner),
+                ngx_s3_to_str(spec->owner));
+
+    record->direction = spec->direction;
+    record->total_bytes = spec->total;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_s3_transfer_too_large(ngx_s3_transfer_t *t, ngx_s3_result_t *result)
+{
+    u_char  *p;
+
+    ngx_s3_result_set(result, 413, "EntityTooLarge", "");
+
+    if (t->plan.need_window) {
+        p = ngx_snprintf((u_char *) result->message,
+                         sizeof(result->message) - 1,
+                         "the object does not fit in %ui parts; it needs "
+                         "s3_window %uLm",
+                         (ngx_uint_t) t->plan.limits->max_parts,
+                         t->plan.need_window / S3_MIB);
+
+    } else {
+        p = ngx_snprintf((u_char *) result->message,
+                         sizeof(result->message) - 1,
+                         "the object is larger than S3's limit of %uL bytes",
+                         t->plan.limits->max_object);
+    }
+
+    *p = '\0';
+}
+
+
+static u_char *
+ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf, size_t len)
+{
+    u_char                 *p;
+    ngx_s3_transfer_log_t  *tl;
+
+    tl = log->data;
+
+    p = buf;
+
+    if (log->action) {
+        p = ngx_snprintf(p, len, " while %s", log->action);
+        len -= p - buf;
+        buf = p;
+    }
+
+    return ngx_snprintf(p, len, ", transfer: %s, bucket: \"%V\", key: \"%V\"",
+                        tl->transfer->progress.record.id,
+                        &tl->transfer->bucket, &tl->transfer->key);
+}
+
+
+void
+ngx_s3_transfer_set_state(ngx_s3_transfer_t *t, ngx_s3_transfer_state_e next)
+{
+    ngx_log_debug2(NGX_LOG_DEBUG_EVENT, t->log, 0, "s3 transfer: %s -> %s",
+                   ngx_s3_transfer_states[t->state],
+                   ngx_s3_transfer_states[next]);
+
+    if (!(ngx_s3_transfer_moves[t->state] & (1 << next))) {
+        ngx_log_error(NGX_LOG_ALERT, t->log, 0,
+                      "s3 transfer cannot go from %s to %s",
+                      ngx_s3_transfer_states[t->state],
+                      ngx_s3_transfer_states[next]);
+    }
+
+    t->state = next;
+}
+
+
+ngx_int_t
+ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
+{
+    ngx_int_t  rc;
+
+    rc = (t->plan.total == 0) ? NGX_OK : ngx_s3_transfer_reserve_part(t);
+
+    if (rc == NGX_OK) {
+        ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
+    }
+
+    return rc;
+}
+
+
+/* memory for a whole part, so that what was begun can always be sent */
+
+static ngx_int_t
+ngx_s3_transfer_reserve_part(ngx_s3_transfer_t *t)
+{
+    ngx_int_t        rc;
+    ngx_uint_t       blocks;
+    ngx_s3_result_t  result;
+
+    if (t->granted) {
+        return NGX_OK;
+    }
+
+    if (t->waiter.waiting) {
+        t->starved = 1;
+        return NGX_AGAIN;
+    }
+
+    if (t->planned == 0) {
+        t->planned = s3_plan_next(&t->plan);
+
+        if (t->planned == 0) {
+            ngx_s3_result_set(&result, 413, "EntityTooLarge",
+                              "the body is larger than the largest object of "
+                              "unknown length for this s3_part_size and "
+                              "s3_window");
+            ngx_s3_transfer_fail(t, &result);
+            return NGX_ERROR;
+        }
+    }
+
+    blocks = ngx_s3_blocks(t->planned);
+
+    if (t->reserved && t->reserved + blocks > ngx_s3_blocks(t->conf->window)) {
+        t->starved = 1;
+        return NGX_AGAIN;
+    }
+
+    rc = ngx_s3_pool_reserve(t->conf->pool, &t->waiter, blocks);
+
+    if (rc == NGX_OK) {
+        t->granted = blocks;
+        t->reserved += blocks;
+        return NGX_OK;
+    }
+
+    if (rc == NGX_AGAIN) {
+        t->starved = 1;
+        return NGX_AGAIN;
+    }
+
+    ngx_s3_result_set(&result, 413, "EntityTooLarge",
+                      "a part is larger than s3_memory");
+    ngx_s3_transfer_fail(t, &result);
+
+    return NGX_ERROR;
+}
+
+
+static void
+ngx_s3_transfer_granted(void *data)
+{
+    ngx_s3_transfer_t  *t = data;
+
+    t->granted = t->waiter.blocks;
+    t->reserved += t->granted;
+
+    if (t->state == NGX_S3_T_WAITING) {
+        ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
+    }
+
+    ngx_s3_transfer_post(t);
+}
+
+
+ngx_int_t
+ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
+{
+    size_t      n;
+    u_char     *pos;
+    ngx_int_t   rc;
+
+    if (t->done) {
+        return NGX_ERROR;
+    }
+
+    for ( /* void */ ; in; in = in->next) {
+
+        pos = in->buf->pos;
+        rc = ngx_s3_transfer_feed_buf(t, in->buf);
+        n = in->buf->pos - pos;
+
+        if (n) {
+            ngx_s3_progress_chunk(&t->progress, n);
+        }
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        if (t->part && t->part->size == t->part->planned
+            && t->upload_id.len + t->calling)
+        {
+            ngx_s3_transfer_part_ready(t);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_transfer_feed_buf(ngx_s3_transfer_t *t, ngx_buf_t *b)
+{
+    size_t      n;
+    ngx_int_t   rc;
+
+    while (b->pos < b->last) {
+
+        rc = ngx_s3_transfer_room(t);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        n = ngx_s3_part_copy(t->part, b->pos, b->last - b->pos,
+                             t->conf->target->crc32);
+        b->pos += n;
+        t->received += n;
+    }
+
+    return NGX_OK;
+}
+
+
+/* a part with a block in which at least one byte has room */
+
+static ngx_int_t
+ngx_s3_transfer_room(ngx_s3_transfer_t *t)
+{
+    ngx_int_t         rc;
+    ngx_s3_part_t    *part;
+    ngx_s3_block_t   *b;
+    ngx_s3_result_t   result;
+
+    if (t->part == NULL || t->part->size == t->part->planned) {
+        rc = ngx_s3_transfer_next_part(t);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    part = t->part;
+
+    if (part->last && part->last->buf.last < part->last->buf.end) {
+        return NGX_OK;
+    }
+
+    b = ngx_s3_pool_take(t->conf->pool);
+
+    if (b == NULL) {
+        ngx_s3_result_set(&result, 500, "InternalError", "out of memory");
+        ngx_s3_transfer_fail(t, &result);
+        return NGX_ERROR;
+    }
+
+    if (part->last) {
+        part->last->next = b;
+        part->last->link.next = &b->link;
+
+    } else {
+        part->blocks = b;
+    }
+
+    part->last = b;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_transfer_next_part(ngx_s3_transfer_t *t)
+{
+    ngx_int_t         rc;
+    ngx_s3_part_t    *part;
+    ngx_s3_result_t   result;
+
+    if (t->part) {
+
+        /* more bytes than one part holds: it is a multipart upload */
+
+        ngx_s3_transfer_part_ready(t);
+
+        if (t->done) {
+            return NGX_ERROR;
+        }
+    }
+
+    rc = ngx_s3_transfer_reserve_part(t);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    part = ngx_s3_part_get(t);
+
+    if (part == NULL) {
+        ngx_s3_result_set(&result, 500, "InternalError", "out of memory");
+        ngx_s3_transfer_fail(t, &result);
+        return NGX_ERROR;
+    }
+
+    part->planned = t->planned;
+    part->reserved = t->granted;
+    part->number = ++t->nparts;
+
+    t->planned = 0;
+    t->granted = 0;
+    t->part = part;
+
+    if (!t->single && t->plan.total != -1) {
+        ngx_s3_multipart_create(t);
+    }
+
+    return t->done ? NGX_ERROR : NGX_OK;
+}
+
+
+static ngx_s3_part_t *
+ngx_s3_part_get(ngx_s3_transfer_t *t)
+{
+    s3_sha256_t    *hash;
+    ngx_s3_part_t  *part;
+
+    part = t->spare;
+
+    if (part) {
+        t->spare = part->next;
+
+        hash = part->hash;
+        ngx_memzero(part, sizeof(ngx_s3_part_t));
+        part->hash = hash;
+
+    } else {
+        part = ngx_pcalloc(t->pool, sizeof(ngx_s3_part_t));
+        if (part == NULL) {
+            return NULL;
+        }
+    }
+
+    part->transfer = t;
+
+    if (!t->conf->target->sign_payload) {
+        return part;
+    }
+
+    if (part->hash == NULL) {
+        part->hash = s3_sha256_create();
+
+        return part->hash ? part : NULL;
+    }
+
+    return s3_sha256_reset(part->hash) == S3_OK ? part : NULL;
+}
+
+
+static size_t
+ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
+{
+    size_t      n;
+    ngx_buf_t  *b;
+
+    b = &part->last->buf;
+
+    n = ngx_min(len, (size_t) (b->end - b->last));
+    n = ngx_min(n, part->planned - part->size);
+
+    b->last = ngx_cpymem(b->last, p, n);
+    part->size += n;
+
+    if (crc32) {
+        part->crc32 = s3_crc32(part->crc32, p, n);
+    }
+
+    if (part->hash) {
+        (void) s3_sha256_update(part->hash, p, n);
+    }
+
+    return n;
+}
+
+
+/* the part that was being filled goes to those that can be sent */
+
+static void
+ngx_s3_transfer_part_ready(ngx_s3_transfer_t *t)
+{
+    ngx_s3_part_t  *part;
+
+    part = t->part;
+    t->part = NULL;
+
+    ngx_s3_part_seal(t, part);
+
+    ngx_queue_insert_tail(&t->ready, &part->queue);
+
+    ngx_s3_multipart_pump(t);
+}
+
+
+static void
+ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_uint_t  used;
+
+    if (part->hash) {
+        (void) s3_sha256_hex(part->hash, part->sha256);
+    }
+
+    used = ngx_s3_blocks(part->size);
+
+    if (used < part->reserved) {
+        ngx_s3_pool_release(t->conf->pool, part->reserved - used);
+        t->reserved -= part->reserved - used;
+        part->reserved = used;
+    }
+}
+
+
+void
+ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_s3_pool_give(t->conf->pool, part->blocks);
+    ngx_s3_pool_release(t->conf->pool, part->reserved);
+
+    t->reserved -= part->reserved;
+
+    part->blocks = NULL;
+    part->last = NULL;
+    part->reserved = 0;
+
+    part->next = t->spare;
+    t->spare = part;
+}
+
+
+void
+ngx_s3_transfer_finish(ngx_s3_transfer_t *t)
+{
+    ngx_s3_part_t    *part;
+    ngx_s3_result_t   result;
+
+    if (t->done) {
+        return;
+    }
+
+    if (t->plan.total != -1 && (uint64_t) t->plan.total != t->received) {
+        ngx_s3_result_set(&result, 400, "IncompleteBody",
+                          "the body is shorter than its Content-Length");
+        ngx_s3_transfer_fail(t, &result);
+        return;
+    }
+
+    t->whole = 1;
+
+    ngx_s3_transfer_set_state(t, NGX_S3_T_FLUSHING);
+
+    ngx_s3_pool_leave(t->conf->pool, &t->waiter);
+
+    if (t->granted) {
+        ngx_s3_pool_release(t->conf->pool, t->granted);
+        t->reserved -= t->granted;
+        t->granted = 0;
+    }
+
+    ngx_s3_progress_state(&t->progress, S3_STATE_COMPLETING, NULL, NULL);
+
+    part = t->part;
+    t->part = NULL;
+
+    if (part) {
+        ngx_s3_part_seal(t, part);
+    }
+
+    if (t->nparts <= 1 && t->upload_id.len == 0 && !t->calling
+        && ngx_queue_empty(&t->ready))
+    {
+        ngx_s3_multipart_put(t, part);
+        return;
+    }
+
+    if (part) {
+        ngx_queue_insert_tail(&t->ready, &part->queue);
+    }
+
+    ngx_s3_multipart_pump(t);
+}
+
+
+void
+ngx_s3_transfer_acknowledged(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_s3_progress_stored(&t->progress, part->size);
+
+    ngx_s3_part_free(t, part);
+
+    if (t->starved) {
+        ngx_s3_transfer_post(t);
+    }
+}
+
+
+void
+ngx_s3_transfer_completed(ngx_s3_transfer_t *t, const char *etag)
+{
+    t->done = 1;
+    t->result.status = 201;
+
+    ngx_s3_progress_state(&t->progress, S3_STATE_COMPLETED, etag, NULL);
+
+    ngx_s3_transfer_close(t);
+}
+
+
+void
+ngx_s3_transfer_fail(ngx_s3_transfer_t *t, ngx_s3_result_t *result)
+{
+    if (t->done) {
+        return;
+    }
+
+    t->done = 1;
+    t->result = *result;
+
+    ngx_s3_progress_state(&t->progress, S3_STATE_FAILED, NULL,
+                          result->message);
+
+    ngx_s3_transfer_set_state(t, NGX_S3_T_CLEANING);
+    ngx_s3_transfer_post(t);
+
+    ngx_s3_multipart_clean(t);
+}
+
+
+void
+ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
+    const char *reason)
+{
+    t->handler = NULL;
+
+    if (t->done) {
+        ngx_s3_transfer_post(t);
+        return;
+    }
+
+    if (t->whole) {
+        return;
+    }
+
+    t->done = 1;
+
+    ngx_s3_progress_state(&t->progress,
+                          failed ? S3_STATE_FAILED : S3_STATE_ABORTED, NULL,
+                          reason);
+
+    ngx_s3_transfer_set_state(t, NGX_S3_T_CLEANING);
+
+    ngx_s3_multipart_clean(t);
+}
+
+
+void
+ngx_s3_transfer_detach(ngx_s3_transfer_t *t)
+{
+    ngx_s3_transfer_abort(t, 0, "the client left before the body was whole");
+}
+
+
+void
+ngx_s3_transfer_close(ngx_s3_transfer_t *t)
+{
+    ngx_s3_transfer_set_state(t, NGX_S3_T_CLOSED);
+    ngx_s3_transfer_post(t);
+}
+
+
+static void
+ngx_s3_transfer_post(ngx_s3_transfer_t *t)
+{
+    if (!t->wake.posted) {
+        ngx_post_event(&t->wake, &ngx_posted_events);
+    }
+}
+
+
+/* the only place that calls the door, and the only one that destroys */
+
+static void
+ngx_s3_transfer_wake(ngx_event_t *ev)
+{
+    ngx_s3_transfer_t   *t = ev->data;
+
+    ngx_s3_transfer_pt   handler;
+
+    if (t->done) {
+
+        handler = t->handler;
+        t->handler = NULL;
+
+        if (handler) {
+            handler(t->data, NGX_S3_DONE);
+        }
+
+        if (t->state == NGX_S3_T_CLOSED) {
+            ngx_s3_transfer_destroy(t);
+        }
+
+        return;
+    }
+
+    if (t->starved && t->handler) {
+        t->starved = 0;
+        t->handler(t->data, NGX_S3_RESUME);
+    }
+}
+
+
+/* nothing to do: it keeps a leaving worker until the transfer has ended */
+
+static void
+ngx_s3_transfer_tick(ngx_event_t *ev)
+{
+    ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
+}
+
+
+static void
+ngx_s3_transfer_destroy(ngx_s3_transfer_t *t)
+{
+    ngx_s3_part_t  *part;
+
+    for (part = t->spare; part; part = part->next) {
+        if (part->hash) {
+            s3_sha256_destroy(part->hash);
+        }
+    }
+
+    if (t->timer.timer_set) {
+        ngx_del_timer(&t->timer);
+    }
+
+    if (t->wake.posted) {
+        ngx_delete_posted_event(&t->wake);
+    }
+
+    if (t->etags) {
+        ngx_free(t->etags);
+    }
+
+    if (t->sizes) {
+        ngx_free(t->sizes);
+    }
+
+    t->pool->log = ngx_cycle->log;
+
+    ngx_destroy_pool(t->pool);
+}
+
+
+void
+ngx_s3_result_set(ngx_s3_result_t *result, ngx_uint_t status,
+    const char *code, const char *message)
+{
+    ngx_memzero(result, sizeof(ngx_s3_result_t));
+
+    result->status = status;
+
+    (void) ngx_cpystrn((u_char *) result->code, (u_char *) code,
+                       sizeof(result->code));
+    (void) ngx_cpystrn((u_char *) result->message, (u_char *) message,
+                       sizeof(result->message));
+}

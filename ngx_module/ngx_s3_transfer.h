@@ -1,0 +1,182 @@
+/*
+ * The engine's heart: a stream of bytes from any source, cut into parts, each
+ * kept until S3 acknowledged it; drives create, part, complete and abort.
+ *
+ *   WAITING ──▶ RECEIVING ──▶ FLUSHING ──▶ FINISHING ──▶ CLOSED
+ *      │            │             │            │            ▲
+ *      └────────────┴─────────────┴────────────┴─▶ CLEANING ┘
+ *
+ * WAITING    for the first reservation; the body is unread
+ * RECEIVING  bytes are fed
+ * FLUSHING   the body is whole, parts are on their way
+ * FINISHING  PutObject or Complete, and the look at the object where its
+ *            answer was lost
+ * CLEANING   it failed or was given up, the record is final; what S3 still
+ *            holds is being aborted
+ *
+ * A transfer outlives the request that feeds it; it has its own pool, log and
+ * a plain timer, so that a leaving worker waits for it.
+ */
+
+#ifndef NGX_S3_TRANSFER_H
+#define NGX_S3_TRANSFER_H
+
+#include "ngx_s3_api.h"
+#include "ngx_s3_pool.h"
+#include "ngx_s3_progress.h"
+#include "s3_checksum.h"
+
+
+typedef enum {
+    NGX_S3_T_WAITING = 0,
+    NGX_S3_T_RECEIVING,
+    NGX_S3_T_FLUSHING,
+    NGX_S3_T_FINISHING,
+    NGX_S3_T_CLEANING,
+    NGX_S3_T_CLOSED,
+    NGX_S3_T_N
+} ngx_s3_transfer_state_e;
+
+
+/* of a location; made when the configuration is read */
+
+typedef struct {
+    ngx_s3_target_t         *target;
+    ngx_s3_pool_t           *pool;
+    ngx_s3_progress_conf_t   progress;
+    size_t                   part_size;
+    size_t                   window;
+    ngx_uint_t               concurrency;
+} ngx_s3_transfer_conf_t;
+
+
+/* what is to be stored; copied */
+
+typedef struct {
+    ngx_str_t         id;            /* empty: random */
+    ngx_str_t         owner;         /* empty: none */
+    ngx_str_t         bucket;
+    ngx_str_t         key;
+    ngx_array_t      *headers;       /* of s3_field_t for the object, or NULL */
+    ngx_array_t      *conditions;    /* If-Match, If-None-Match: of s3_field_t
+                                        for the request that makes the object,
+                                        or NULL */
+    int64_t           total;         /* bytes, -1: unknown */
+    s3_direction_e    direction;
+    ngx_log_t        *log;           /* its writer and level are used */
+} ngx_s3_transfer_spec_t;
+
+
+typedef enum {
+    NGX_S3_RESUME = 0,               /* there is room: feed again */
+    NGX_S3_DONE                      /* see result; nothing follows */
+} ngx_s3_transfer_event_e;
+
+typedef void (*ngx_s3_transfer_pt)(void *data, ngx_s3_transfer_event_e event);
+
+
+typedef struct {
+    ngx_uint_t        status;        /* for the client: 201, 4xx, 5xx */
+    char              code[128];     /* of the error document */
+    char              message[600];
+    ngx_msec_t        retry_after;   /* 0: none */
+} ngx_s3_result_t;
+
+
+typedef struct ngx_s3_part_s      ngx_s3_part_t;
+typedef struct ngx_s3_transfer_s  ngx_s3_transfer_t;
+
+struct ngx_s3_transfer_s {
+    void                     *dummy[3];  /* an event's data */
+    ngx_int_t                 ident;
+
+    ngx_s3_transfer_state_e   state;
+    ngx_s3_transfer_conf_t   *conf;
+    ngx_pool_t               *pool;
+    ngx_log_t                *log;
+
+    ngx_s3_transfer_pt        handler;   /* NULL: the door has left */
+    void                     *data;
+
+    ngx_s3_progress_t         progress;
+    ngx_s3_result_t           result;
+
+    ngx_str_t                 bucket;
+    ngx_str_t                 key;
+    ngx_array_t              *headers;
+    ngx_array_t              *conditions;
+    ngx_str_t                 object_id; /* <id>.<attempt> */
+
+    s3_plan_t                 plan;
+    uint64_t                  planned;   /* of the part to come, 0: not asked */
+    uint64_t                  received;
+
+    ngx_s3_part_t            *part;      /* being filled */
+    ngx_queue_t               ready;     /* whole, not yet on their way */
+    ngx_queue_t               sending;
+    ngx_uint_t                nsending;
+    ngx_s3_part_t            *spare;     /* part structures for reuse */
+    ngx_uint_t                nparts;    /* numbers given out */
+    ngx_s3_part_etag_t       *etags;     /* by number - 1 */
+    uint64_t                 *sizes;     /* likewise, bytes */
+    ngx_uint_t                netags;    /* room in both */
+
+    ngx_uint_t                reserved;  /* blocks */
+    ngx_s3_waiter_t           waiter;
+    ngx_uint_t                granted;   /* blocks that the line gave us */
+
+    ngx_str_t                 upload_id;
+    ngx_s3_call_t             call;      /* all but the parts: one at a time */
+    ngx_s3_result_t           doubt;     /* what the door is told unless a look
+                                            at the object shows that it is ours
+                                            */
+
+    ngx_event_t               wake;      /* posted: tells the door */
+    ngx_event_t               timer;     /* plain: the worker waits for us */
+
+    unsigned                  starved:1; /* feed ended with NGX_AGAIN */
+    unsigned                  whole:1;   /* the body is whole */
+    unsigned                  single:1;  /* one PutObject */
+    unsigned                  calling:1; /* call is on its way */
+    unsigned                  doubtful:1;    /* the look is to decide */
+    unsigned                  done:1;    /* the result stands */
+    unsigned                  told:1;    /* DONE was given to the door */
+};
+
+
+/*
+ * NGX_OK: *t; DONE follows some day, unless aborted. Else *result tells the
+ * door what to answer, and nothing was sent anywhere: NGX_DECLINED: the object
+ * is too large for the configuration (413); NGX_BUSY: the id is in use (409);
+ * NGX_ERROR: no memory (500).
+ */
+ngx_int_t ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_s3_transfer_pt handler, void *data,
+    ngx_s3_transfer_t **t, ngx_s3_result_t *result);
+
+/* NGX_OK: there is memory for the first part: read the body; NGX_AGAIN: RESUME
+   follows */
+ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
+
+/*
+ * Copies the chain's bytes (memory buffers) and advances their pos; keeps
+ * nothing of it. NGX_OK: all; NGX_AGAIN: the rest has to wait, RESUME follows;
+ * NGX_ERROR: it has failed, DONE follows.
+ */
+ngx_int_t ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in);
+
+/* the body is whole: DONE follows */
+void ngx_s3_transfer_finish(ngx_s3_transfer_t *t);
+
+/* The body is not whole and will not be. The record becomes `aborted`, or
+   `failed` where that is set; no event follows. t is not the caller's any
+   more. */
+void ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
+    const char *reason);
+
+/* The door leaves; a transfer whose body is whole goes on to its end. No
+   event follows. */
+void ngx_s3_transfer_detach(ngx_s3_transfer_t *t);
+
+
+#endif /* NGX_S3_TRANSFER_H */
