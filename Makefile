@@ -28,7 +28,7 @@ test-asan: deps module-asan	## all tests, module and units under ASan, UBSan
 	@T_ASAN=1 t/lib/run-tests $(TESTS)
 
 demo: deps module	## upload 1 GiB into a real S3 and watch; ONCE=1 ends
-	@ONCE=$(ONCE) demo/run
+	@demo/run
 
 bench: deps module	## worker CPU a GiB against proxy_pass
 	@bench/run

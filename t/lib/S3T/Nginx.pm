@@ -49,7 +49,7 @@ sub _main {
 sub _http {
     my ($s) = @_;
     my $dir = $s->{dir};
-    return join "\n", "access_log $dir/access.log;", (map {
+    return join "\n    ", "access_log $dir/access.log;", (map {
         "${_}_temp_path $dir/temp/$_;" } qw/ client_body proxy fastcgi uwsgi
         scgi /), 'client_max_body_size 0;';
 }
