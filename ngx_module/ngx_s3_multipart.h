@@ -1,6 +1,6 @@
 /*
  * The S3 side of a transfer: its calls and what their answers mean. Shared by
- * ngx_s3_transfer.c and ngx_s3_multipart.c alone.
+ * ngx_s3_transfer.c, ngx_s3_part.c and ngx_s3_multipart.c alone.
  */
 
 #ifndef NGX_S3_MULTIPART_H
@@ -24,6 +24,28 @@ struct ngx_s3_part_s {
     char                sha256[65];
     ngx_s3_call_t       call;
 };
+
+
+/* in ngx_s3_part.c */
+
+/* an empty part; NULL: no memory */
+ngx_s3_part_t *ngx_s3_part_get(ngx_s3_transfer_t *t);
+
+/* makes room for at least one byte; NGX_ERROR: no memory */
+ngx_int_t ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+/* copies what fits in the last block and in the plan; returns the bytes */
+size_t ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len,
+    ngx_uint_t crc32);
+
+/* no byte follows: the hash is final, memory that was not needed goes back */
+void ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+/* the part's memory and the part itself go back */
+void ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+/* at the end of the transfer */
+void ngx_s3_part_destroy_spare(ngx_s3_transfer_t *t);
 
 
 /* in ngx_s3_multipart.c */
@@ -57,8 +79,6 @@ void ngx_s3_transfer_fail(ngx_s3_transfer_t *t, ngx_s3_result_t *result);
 
 /* nothing is left to do but to tell the door */
 void ngx_s3_transfer_close(ngx_s3_transfer_t *t);
-
-void ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 
 void ngx_s3_result_set(ngx_s3_result_t *result, ngx_uint_t status,
     const char *code, const char *message);

@@ -26,13 +26,9 @@ static u_char *ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf,
 static ngx_int_t ngx_s3_transfer_reserve_part(ngx_s3_transfer_t *t);
 static void ngx_s3_transfer_granted(void *data);
 static ngx_int_t ngx_s3_transfer_next_part(ngx_s3_transfer_t *t);
-static ngx_s3_part_t *ngx_s3_part_get(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_transfer_room(ngx_s3_transfer_t *t);
-static size_t ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len,
-    ngx_uint_t crc32);
 static ngx_int_t ngx_s3_transfer_feed_buf(ngx_s3_transfer_t *t, ngx_buf_t *b);
 static void ngx_s3_transfer_part_ready(ngx_s3_transfer_t *t);
-static void ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 static void ngx_s3_transfer_wake(ngx_event_t *ev);
 static void ngx_s3_transfer_tick(ngx_event_t *ev);
 static void ngx_s3_transfer_post(ngx_s3_transfer_t *t);
@@ -506,10 +502,8 @@ ngx_s3_transfer_feed_buf(ngx_s3_transfer_t *t, ngx_buf_t *b)
 static ngx_int_t
 ngx_s3_transfer_room(ngx_s3_transfer_t *t)
 {
-    ngx_int_t         rc;
-    ngx_s3_part_t    *part;
-    ngx_s3_block_t   *b;
-    ngx_s3_result_t   result;
+    ngx_int_t        rc;
+    ngx_s3_result_t  result;
 
     if (t->part == NULL || t->part->size == t->part->planned) {
         rc = ngx_s3_transfer_next_part(t);
@@ -519,29 +513,11 @@ ngx_s3_transfer_room(ngx_s3_transfer_t *t)
         }
     }
 
-    part = t->part;
-
-    if (part->last && part->last->buf.last < part->last->buf.end) {
-        return NGX_OK;
-    }
-
-    b = ngx_s3_pool_take(t->conf->pool);
-
-    if (b == NULL) {
+    if (ngx_s3_part_grow(t, t->part) != NGX_OK) {
         ngx_s3_result_set(&result, 500, "InternalError", "out of memory");
         ngx_s3_transfer_fail(t, &result);
         return NGX_ERROR;
     }
-
-    if (part->last) {
-        part->last->next = b;
-        part->last->link.next = &b->link;
-
-    } else {
-        part->blocks = b;
-    }
-
-    part->last = b;
 
     return NGX_OK;
 }
@@ -595,70 +571,6 @@ ngx_s3_transfer_next_part(ngx_s3_transfer_t *t)
 }
 
 
-static ngx_s3_part_t *
-ngx_s3_part_get(ngx_s3_transfer_t *t)
-{
-    s3_sha256_t    *hash;
-    ngx_s3_part_t  *part;
-
-    part = t->spare;
-
-    if (part) {
-        t->spare = part->next;
-
-        hash = part->hash;
-        ngx_memzero(part, sizeof(ngx_s3_part_t));
-        part->hash = hash;
-
-    } else {
-        part = ngx_pcalloc(t->pool, sizeof(ngx_s3_part_t));
-        if (part == NULL) {
-            return NULL;
-        }
-    }
-
-    part->transfer = t;
-
-    if (!t->conf->target->sign_payload) {
-        return part;
-    }
-
-    if (part->hash == NULL) {
-        part->hash = s3_sha256_create();
-
-        return part->hash ? part : NULL;
-    }
-
-    return s3_sha256_reset(part->hash) == S3_OK ? part : NULL;
-}
-
-
-static size_t
-ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
-{
-    size_t      n;
-    ngx_buf_t  *b;
-
-    b = &part->last->buf;
-
-    n = ngx_min(len, (size_t) (b->end - b->last));
-    n = ngx_min(n, part->planned - part->size);
-
-    b->last = ngx_cpymem(b->last, p, n);
-    part->size += n;
-
-    if (crc32) {
-        part->crc32 = s3_crc32(part->crc32, p, n);
-    }
-
-    if (part->hash) {
-        (void) s3_sha256_update(part->hash, p, n);
-    }
-
-    return n;
-}
-
-
 /* the part that was being filled goes to those that can be sent */
 
 static void
@@ -674,42 +586,6 @@ ngx_s3_transfer_part_ready(ngx_s3_transfer_t *t)
     ngx_queue_insert_tail(&t->ready, &part->queue);
 
     ngx_s3_multipart_pump(t);
-}
-
-
-static void
-ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
-{
-    ngx_uint_t  used;
-
-    if (part->hash) {
-        (void) s3_sha256_hex(part->hash, part->sha256);
-    }
-
-    used = ngx_s3_blocks(part->size);
-
-    if (used < part->reserved) {
-        ngx_s3_pool_release(t->conf->pool, part->reserved - used);
-        t->reserved -= part->reserved - used;
-        part->reserved = used;
-    }
-}
-
-
-void
-ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
-{
-    ngx_s3_pool_give(t->conf->pool, part->blocks);
-    ngx_s3_pool_release(t->conf->pool, part->reserved);
-
-    t->reserved -= part->reserved;
-
-    part->blocks = NULL;
-    part->last = NULL;
-    part->reserved = 0;
-
-    part->next = t->spare;
-    t->spare = part;
 }
 
 
@@ -906,13 +782,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
 static void
 ngx_s3_transfer_destroy(ngx_s3_transfer_t *t)
 {
-    ngx_s3_part_t  *part;
-
-    for (part = t->spare; part; part = part->next) {
-        if (part->hash) {
-            s3_sha256_destroy(part->hash);
-        }
-    }
+    ngx_s3_part_destroy_spare(t);
 
     if (t->timer.timer_set) {
         ngx_del_timer(&t->timer);

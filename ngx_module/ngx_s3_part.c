@@ -1,0 +1,151 @@
+/*
+ * The memory of a part: blocks filled from the source and kept until S3
+ * acknowledged them, with the checksums taken as the bytes arrive.
+ */
+
+#include "ngx_s3_multipart.h"
+
+
+ngx_s3_part_t *
+ngx_s3_part_get(ngx_s3_transfer_t *t)
+{
+    s3_sha256_t    *hash;
+    ngx_s3_part_t  *part;
+
+    part = t->spare;
+
+    if (part) {
+        t->spare = part->next;
+
+        hash = part->hash;
+        ngx_memzero(part, sizeof(ngx_s3_part_t));
+        part->hash = hash;
+
+    } else {
+        part = ngx_pcalloc(t->pool, sizeof(ngx_s3_part_t));
+        if (part == NULL) {
+            return NULL;
+        }
+    }
+
+    part->transfer = t;
+
+    if (!t->conf->target->sign_payload) {
+        return part;
+    }
+
+    if (part->hash == NULL) {
+        part->hash = s3_sha256_create();
+
+        return part->hash ? part : NULL;
+    }
+
+    return s3_sha256_reset(part->hash) == S3_OK ? part : NULL;
+}
+
+
+/* at least one byte has room in the last block */
+
+ngx_int_t
+ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_s3_block_t  *b;
+
+    if (part->last && part->last->buf.last < part->last->buf.end) {
+        return NGX_OK;
+    }
+
+    b = ngx_s3_pool_take(t->conf->pool);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (part->last) {
+        part->last->next = b;
+        part->last->link.next = &b->link;
+
+    } else {
+        part->blocks = b;
+    }
+
+    part->last = b;
+
+    return NGX_OK;
+}
+
+
+size_t
+ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
+{
+    size_t      n;
+    ngx_buf_t  *b;
+
+    b = &part->last->buf;
+
+    n = ngx_min(len, (size_t) (b->end - b->last));
+    n = ngx_min(n, part->planned - part->size);
+
+    b->last = ngx_cpymem(b->last, p, n);
+    part->size += n;
+
+    if (crc32) {
+        part->crc32 = s3_crc32(part->crc32, p, n);
+    }
+
+    if (part->hash) {
+        (void) s3_sha256_update(part->hash, p, n);
+    }
+
+    return n;
+}
+
+
+void
+ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_uint_t  used;
+
+    if (part->hash) {
+        (void) s3_sha256_hex(part->hash, part->sha256);
+    }
+
+    used = ngx_s3_blocks(part->size);
+
+    if (used < part->reserved) {
+        ngx_s3_pool_release(t->conf->pool, part->reserved - used);
+        t->reserved -= part->reserved - used;
+        part->reserved = used;
+    }
+}
+
+
+void
+ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+{
+    ngx_s3_pool_give(t->conf->pool, part->blocks);
+    ngx_s3_pool_release(t->conf->pool, part->reserved);
+
+    t->reserved -= part->reserved;
+
+    part->blocks = NULL;
+    part->last = NULL;
+    part->reserved = 0;
+
+    part->next = t->spare;
+    t->spare = part;
+}
+
+
+void
+ngx_s3_part_destroy_spare(ngx_s3_transfer_t *t)
+{
+    ngx_s3_part_t  *part;
+
+    for (part = t->spare; part; part = part->next) {
+        if (part->hash) {
+            s3_sha256_destroy(part->hash);
+        }
+    }
+
+    t->spare = NULL;
+}
