@@ -49,6 +49,21 @@ ngx_s3_store_ttl(ngx_conf_t *cf, ngx_s3_store_t *store, ngx_str_t *value)
 
 
 void
+ngx_s3_store_log(ngx_log_t *from, ngx_log_t *to)
+{
+    *to = *from;
+
+    to->handler = NULL;
+    to->data = NULL;
+    to->action = NULL;
+
+    if (to->log_level > NGX_LOG_ERR && to->log_level <= NGX_LOG_DEBUG) {
+        to->log_level = NGX_LOG_ERR;
+    }
+}
+
+
+void
 ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason)
 {
     u_char      *p;

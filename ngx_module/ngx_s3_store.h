@@ -111,6 +111,10 @@ ngx_int_t ngx_s3_store_arg(ngx_str_t *arg, const char *name,
 ngx_int_t ngx_s3_store_ttl(ngx_conf_t *cf, ngx_s3_store_t *store,
     ngx_str_t *value);
 
+/* A log for the connections of a store, whose tries in an outage are not worth
+   a line each: errors alone, unless debugging. */
+void ngx_s3_store_log(ngx_log_t *from, ngx_log_t *to);
+
 /* A failure that concerns all writes: the outage begins, or goes on. reason
    has no secret; its control bytes are not logged. */
 void ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason);
