@@ -3,8 +3,7 @@
 
 MAKEFLAGS += --no-print-directory
 
-
-.PHONY: all deps module module-asan unit test test-asan demo bench \
+.PHONY: all deps module module-asan unit test test-asan fuzz demo bench \
     services-start services-stop clean help
 
 all: module
@@ -26,6 +25,9 @@ test: deps module	## all tests; TESTS="t/x.t t/y.t" for some
 
 test-asan: deps module-asan	## all tests, module and units under ASan, UBSan
 	@T_ASAN=1 t/lib/run-tests $(TESTS)
+
+fuzz:			## fuzz the parsers of lib/ (clang); FUZZ_TIME=seconds each
+	@$(MAKE) -C t/unit fuzz
 
 demo: deps module	## upload 1 GiB into a real S3 and watch; ONCE=1 ends
 	@demo/run

@@ -96,7 +96,7 @@ sub _environment {
             . ':detect_stack_use_after_return=1',
         LSAN_OPTIONS => "suppressions=$TOP/t/lib/lsan.supp"
             . ':print_suppressions=0',
-        UBSAN_OPTIONS => "print_stacktrace=1:log_path=$path/ubsan",
+        UBSAN_OPTIONS => 'print_stacktrace=1',
         %env,
     };
 }
