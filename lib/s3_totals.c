@@ -129,7 +129,7 @@ s3_totals_json(const s3_totals_t *t, s3_buf_t *out)
 int
 s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out)
 {
-    size_t                    i;
+    size_t                  i;
     const s3_totals_row_t  *row;
 
     for (i = 0; i < s3_totals_n(s3_totals_transfers); i++) {
