@@ -395,7 +395,7 @@ s3_http_content_length(s3_http_t *h, s3_str_t value)
         for (i = 0; i < item.len; i++) {
 
             if (item.data[i] < '0' || item.data[i] > '9'
-                || n > (INT64_MAX - 9) / 10)
+                || n > (INT64_MAX - (item.data[i] - '0')) / 10)
             {
                 break;
             }
