@@ -94,8 +94,6 @@ sub _environment {
         LD_PRELOAD => join(':', @libs),
         ASAN_OPTIONS => "detect_odr_violation=0:log_path=$path/asan"
             . ':detect_stack_use_after_return=1',
-        LSAN_OPTIONS => "suppressions=$TOP/t/lib/lsan.supp"
-            . ':print_suppressions=0',
         UBSAN_OPTIONS => 'print_stacktrace=1',
         %env,
     };
