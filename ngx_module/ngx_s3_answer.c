@@ -1,0 +1,419 @@
+#include "ngx_s3_answer.h"
+
+#include "s3_retry.h"
+
+
+/* S3's own message is cut to this, its NUL included */
+#define NGX_S3_ANSWER_TEXT         256
+#define NGX_S3_ANSWER_RETRY_AFTER  3600  /* s, the longest that is believed */
+#define NGX_S3_ANSWER_SKEW         240   /* s, S3 refuses none that is less */
+
+
+static void ngx_s3_answer_none(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    ngx_s3_answer_t *answer);
+static void ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    ngx_s3_answer_t *answer);
+static const char *ngx_s3_answer_take(ngx_s3_call_t *call,
+    ngx_s3_request_t *rq, s3_xml_reply_t *xml);
+static s3_retry_e ngx_s3_answer_class(ngx_s3_call_t *call,
+    ngx_s3_answer_t *answer);
+static s3_retry_e ngx_s3_answer_head_class(ngx_s3_call_t *call,
+    ngx_s3_answer_t *answer);
+static void ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    s3_xml_reply_t *xml, ngx_s3_answer_t *answer);
+static void ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src);
+static void ngx_s3_answer_clean(char *s);
+static ngx_uint_t ngx_s3_answer_secret(ngx_s3_call_t *call, const char *s);
+
+
+void
+ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    ngx_s3_answer_t *answer)
+{
+    ngx_memzero(answer, sizeof(ngx_s3_answer_t));
+
+    answer->clock = -1;
+
+    call->error = rq->error;
+    call->status = (rq->error == NGX_S3_E_NONE) ? rq->status : 0;
+    call->code[0] = '\0';
+    call->etag[0] = '\0';
+    call->retry_after = 0;
+    call->size = -1;
+
+    if (rq->error == NGX_S3_E_NONE) {
+        ngx_s3_answer_reply(call, rq, answer);
+
+    } else {
+        ngx_s3_answer_none(call, rq, answer);
+    }
+}
+
+
+static void
+ngx_s3_answer_none(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    ngx_s3_answer_t *answer)
+{
+    s3_str_t  reason;
+
+    reason = s3_str(rq->reason);
+    (void) s3_str_copy(answer->cause, sizeof(answer->cause), reason);
+    ngx_s3_answer_clean(answer->cause);
+
+    answer->fresh = 1;
+    answer->class = S3_RETRY_TRANSIENT;
+
+    switch (rq->error) {
+
+    case NGX_S3_E_CERTIFICATE:
+
+        /* it will not be another one soon */
+
+        answer->class = S3_RETRY_NO;
+        break;
+
+    case NGX_S3_E_RESOLVE:
+    case NGX_S3_E_CONNECT:
+    case NGX_S3_E_CONNECT_TIMEOUT:
+    case NGX_S3_E_TLS:
+        break;
+
+    case NGX_S3_E_CLOSED:
+
+        if (ngx_strcmp(rq->reason, NGX_S3_LEAVING) == 0) {
+            answer->class = S3_RETRY_NO;
+        }
+
+        /* fall through */
+
+    default:
+
+        if ((call->op == NGX_S3_COMPLETE || call->op == NGX_S3_PUT)
+            && rq->sent == rq->body_size)
+        {
+            call->unknown = 1;
+        }
+    }
+}
+
+
+static void
+ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    ngx_s3_answer_t *answer)
+{
+    char             text[NGX_S3_ANSWER_TEXT];
+    ngx_uint_t       success;
+    const char      *fault;
+    s3_xml_reply_t   xml;
+
+    ngx_memzero(&xml, sizeof(s3_xml_reply_t));
+
+    if (rq->reply.len
+        && s3_xml_parse(&xml, rq->reply.data, rq->reply.len) != S3_OK)
+    {
+        xml.root = S3_XML_NONE;
+    }
+
+    success = (rq->status >= 200 && rq->status < 300);
+    fault = NULL;
+    text[0] = '\0';
+
+    ngx_s3_answer_hints(call, rq, &xml, answer);
+
+    if (xml.root == S3_XML_ERROR) {
+        ngx_memcpy(call->code, xml.code, sizeof(call->code));
+        ngx_s3_answer_clean(call->code);
+
+        if (!ngx_s3_answer_secret(call, xml.message)) {
+            (void) s3_str_copy(text, sizeof(text), s3_str(xml.message));
+            ngx_s3_answer_clean(text);
+        }
+
+    } else if (success) {
+        fault = ngx_s3_answer_take(call, rq, &xml);
+
+        if (fault == NULL) {
+            answer->good = 1;
+            return;
+        }
+
+        (void) s3_str_copy(text, sizeof(text), s3_str(fault));
+    }
+
+    if (call->op == NGX_S3_ABORT && rq->status == 404) {
+        answer->good = 1;
+        return;
+    }
+
+    answer->class = ngx_s3_answer_class(call, answer);
+    answer->fresh = (rq->status >= 500);
+
+    if ((call->op == NGX_S3_COMPLETE || call->op == NGX_S3_PUT)
+        && (rq->status >= 500 || (success && answer->class != S3_RETRY_NO)))
+    {
+        call->unknown = 1;
+    }
+
+    (void) ngx_snprintf((u_char *) answer->cause, sizeof(answer->cause) - 1,
+                        "%ui%s%s%s%s%s%Z", rq->status,
+                        call->code[0] ? " " : "", call->code,
+                        text[0] ? " \"" : "", text, text[0] ? "\"" : "");
+}
+
+
+/* the result of a success; else what is wrong with the answer */
+
+static const char *
+ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    s3_xml_reply_t *xml)
+{
+    ngx_str_t  value;
+
+    value = ngx_s3_request_field(rq, "etag");
+
+    switch (call->op) {
+
+    case NGX_S3_CREATE:
+
+        if (xml->root != S3_XML_INITIATE || xml->upload_id[0] == '\0') {
+            return xml->too_long ? "S3 answered with too long an UploadId"
+                                 : "S3 answered without UploadId";
+        }
+
+        ngx_memcpy(call->new_upload_id, xml->upload_id,
+                   sizeof(call->new_upload_id));
+        break;
+
+    case NGX_S3_COMPLETE:
+
+        /* it may be any: S3 began its answer before it knew */
+
+        if (xml->root != S3_XML_COMPLETE) {
+            return "S3 answered without result";
+        }
+
+        ngx_memcpy(call->etag, xml->etag, sizeof(call->etag));
+        break;
+
+    case NGX_S3_PART:
+    case NGX_S3_PUT:
+
+        if (value.len == 0) {
+            return "S3 answered without ETag";
+        }
+
+        if (value.len >= sizeof(call->etag)) {
+            return "S3 answered with too long an ETag";
+        }
+
+        ngx_s3_answer_copy(call->etag, sizeof(call->etag), &value);
+        break;
+
+    case NGX_S3_HEAD:
+
+        if (value.len < sizeof(call->etag)) {
+            ngx_s3_answer_copy(call->etag, sizeof(call->etag), &value);
+        }
+
+        value = ngx_s3_request_field(rq, "content-length");
+        call->size = ngx_atoof(value.data, value.len);
+
+        value = ngx_s3_request_field(rq, "x-amz-meta-transfer-id");
+
+        if (value.len < sizeof(call->transfer_id)) {
+            ngx_s3_answer_copy(call->transfer_id, sizeof(call->transfer_id),
+                           &value);
+        }
+
+        break;
+
+    case NGX_S3_ABORT:
+        break;
+    }
+
+    return NULL;
+}
+
+
+static s3_retry_e
+ngx_s3_answer_class(ngx_s3_call_t *call, ngx_s3_answer_t *answer)
+{
+    s3_str_t    code;
+    s3_retry_e  class;
+
+    if (call->op == NGX_S3_HEAD && call->status < 500) {
+        return ngx_s3_answer_head_class(call, answer);
+    }
+
+    code = s3_str(call->code);
+
+    /* the parts will not change their checksum from one try to the next */
+
+    if (call->op == NGX_S3_COMPLETE && s3_str_eqs(code, "BadDigest")) {
+        return S3_RETRY_NO;
+    }
+
+    /* an error, or nonsense, under 200 counts as 500 */
+
+    class = s3_retry_class(call->status < 300 ? 500 : call->status, code);
+
+    /* an answer that names the region need not have a code */
+
+    if (class == S3_RETRY_NO && call->status == 400 && answer->region[0]
+        && code.len == 0)
+    {
+        class = S3_RETRY_REGION;
+    }
+
+    return class;
+}
+
+
+/* an answer to HEAD has no body that could tell */
+
+static s3_retry_e
+ngx_s3_answer_head_class(ngx_s3_call_t *call, ngx_s3_answer_t *answer)
+{
+    int64_t  skew;
+
+    if (call->status == 301 || call->status == 307
+        || (call->status == 400 && answer->region[0]))
+    {
+        return S3_RETRY_REGION;
+    }
+
+    if (call->status == 400) {
+        return S3_RETRY_CREDENTIALS;
+    }
+
+    if (call->status == 403 && answer->clock != -1) {
+        skew = answer->clock - ngx_time() - call->target->clock_skew;
+
+        if (skew > NGX_S3_ANSWER_SKEW || skew < -NGX_S3_ANSWER_SKEW) {
+            return S3_RETRY_CLOCK;
+        }
+    }
+
+    return s3_retry_class(call->status, s3_str(""));
+}
+
+
+/* what S3 says beside the result */
+
+static void
+ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    s3_xml_reply_t *xml, ngx_s3_answer_t *answer)
+{
+    int64_t      after;
+    ngx_int_t    n;
+    ngx_str_t    value;
+    const char  *p;
+
+    value = ngx_s3_request_field(rq, "x-amz-request-id");
+
+    if (value.len == 0) {
+        value.data = (u_char *) xml->request_id;
+        value.len = ngx_strlen(xml->request_id);
+    }
+
+    ngx_s3_answer_copy(answer->request_id, sizeof(answer->request_id), &value);
+    ngx_s3_answer_clean(answer->request_id);
+
+    value = ngx_s3_request_field(rq, "date");
+    answer->clock = s3_retry_http_date(ngx_s3_to_str(value));
+
+    if (answer->clock == -1 && xml->server_time[0]) {
+        answer->clock = s3_retry_iso_date(s3_str(xml->server_time));
+    }
+
+    value = ngx_s3_request_field(rq, "x-amz-bucket-region");
+
+    if (value.len == 0 && xml->region[0]) {
+        value.data = (u_char *) xml->region;
+        value.len = ngx_strlen(xml->region);
+    }
+
+    if (value.len && value.len < sizeof(answer->region)) {
+        ngx_s3_answer_copy(answer->region, sizeof(answer->region), &value);
+
+        for (p = answer->region; *p; p++) {
+            if ((*p < 'a' || *p > 'z') && (*p < '0' || *p > '9')
+                && *p != '-')
+            {
+                answer->region[0] = '\0';
+                break;
+            }
+        }
+    }
+
+    value = ngx_s3_request_field(rq, "retry-after");
+
+    if (value.len == 0) {
+        return;
+    }
+
+    n = ngx_atoi(value.data, value.len);
+
+    if (n == NGX_ERROR) {
+        after = s3_retry_http_date(ngx_s3_to_str(value));
+
+        if (after == -1) {
+            return;
+        }
+
+        after -= (answer->clock != -1) ? answer->clock : ngx_time();
+        n = (ngx_int_t) ngx_max(after, 0);
+    }
+
+    call->retry_after = 1000 * ngx_min(n, NGX_S3_ANSWER_RETRY_AFTER);
+}
+
+
+static void
+ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src)
+{
+    (void) s3_str_copy(dst, size, ngx_s3_to_str(*src));
+}
+
+
+/* for the log, a record and an error document: printable ASCII without
+   quotation marks */
+
+static void
+ngx_s3_answer_clean(char *s)
+{
+    u_char  *p;
+
+    for (p = (u_char *) s; *p; p++) {
+
+        if (*p < ' ' || *p >= 0x7f) {
+            *p = ' ';
+
+        } else if (*p == '"') {
+            *p = '\'';
+        }
+    }
+}
+
+
+/* an endpoint that is not S3, or a chatty one, may send back what it got */
+
+static ngx_uint_t
+ngx_s3_answer_secret(ngx_s3_call_t *call, const char *s)
+{
+    s3_keys_t  keys;
+
+    if (ngx_strstr(s, "Signature=") || ngx_strstr(s, "AWS4-HMAC")) {
+        return 1;
+    }
+
+    if (ngx_s3_credentials_get(call->target->credentials, &keys) != NGX_OK) {
+        return 0;
+    }
+
+    /* both have a NUL after them */
+
+    return ngx_strstr(s, keys.secret_key.data) != NULL
+           || (keys.session_token.len
+               && ngx_strstr(s, keys.session_token.data) != NULL);
+}

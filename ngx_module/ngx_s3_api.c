@@ -1,0 +1,607 @@
+#include "ngx_s3_api.h"
+
+#include "ngx_s3_answer.h"
+#include "ngx_s3_op.h"
+#include "ngx_s3_sign.h"
+
+
+#define NGX_S3_API_POOL           4096
+/* between two reads, while S3 puts the parts together */
+#define NGX_S3_API_COMPLETE_WAIT  60000      /* ms */
+/* of an upload id, in a log line */
+#define NGX_S3_API_LOG_ID         256
+
+
+typedef struct {
+    void             *dummy[3];      /* an event's data */
+    ngx_int_t         ident;
+
+    ngx_s3_call_t    *call;
+    ngx_pool_t       *pool;
+    ngx_pool_t       *try_pool;      /* what one try needs */
+    ngx_event_t       timer;         /* plain: a leaving worker waits for it */
+    ngx_msec_t        start;
+
+    ngx_s3_op_t       op;
+    ngx_s3_request_t  rq;
+    ngx_s3_answer_t   answer;
+    u_char            region[64];    /* that the last try was signed for */
+    size_t            region_len;
+
+    unsigned          refused:1;     /* it cannot even be signed */
+    unsigned          clock:1;       /* was corrected */
+    unsigned          keys:1;        /* were got anew */
+    unsigned          learnt:1;      /* another region */
+} ngx_s3_api_t;
+
+
+static ngx_int_t ngx_s3_api_try(ngx_s3_api_t *a);
+static ngx_int_t ngx_s3_api_sign(ngx_s3_api_t *a);
+static void ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_uint_t status,
+    const char *code, const char *reason);
+static void ngx_s3_api_answered(ngx_s3_request_t *rq);
+static ngx_int_t ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay);
+static ngx_int_t ngx_s3_api_correct_clock(ngx_s3_api_t *a);
+static ngx_int_t ngx_s3_api_learn_region(ngx_s3_api_t *a);
+static void ngx_s3_api_timer(ngx_event_t *ev);
+static void ngx_s3_api_fail(ngx_s3_api_t *a);
+static ngx_uint_t ngx_s3_api_client_status(ngx_s3_call_t *call);
+static void ngx_s3_api_finish(ngx_s3_api_t *a, ngx_int_t rc);
+static void ngx_s3_api_destroy(ngx_s3_api_t *a);
+static void ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level,
+    ngx_msec_t *delay);
+static void ngx_s3_api_count(ngx_atomic_t *counter);
+
+
+ngx_int_t
+ngx_s3_call_start(ngx_s3_call_t *call)
+{
+    ngx_pool_t    *pool;
+    ngx_s3_api_t  *a;
+
+    call->state = NULL;
+    call->rc = NGX_ERROR;
+    call->tries = 0;
+    call->unknown = 0;
+    call->message[0] = '\0';
+
+    pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
+    if (pool == NULL) {
+        return NGX_ERROR;
+    }
+
+    a = ngx_pcalloc(pool, sizeof(ngx_s3_api_t));
+    if (a == NULL) {
+        ngx_destroy_pool(pool);
+        return NGX_ERROR;
+    }
+
+    a->ident = -1;
+    a->call = call;
+    a->pool = pool;
+    a->start = ngx_current_msec;
+
+    a->timer.handler = ngx_s3_api_timer;
+    a->timer.data = a;
+    a->timer.log = call->log;
+
+    if (ngx_s3_op_build(call, pool, &a->op) != NGX_OK
+        || ngx_s3_api_try(a) != NGX_OK)
+    {
+        ngx_s3_api_destroy(a);
+        return NGX_ERROR;
+    }
+
+    call->state = a;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_s3_call_cancel(ngx_s3_call_t *call)
+{
+    ngx_s3_api_t  *a;
+
+    a = call->state;
+
+    if (a == NULL) {
+        return;
+    }
+
+    call->state = NULL;
+
+    ngx_s3_request_cancel(&a->rq);
+    ngx_s3_api_destroy(a);
+}
+
+
+/* NGX_OK: the client's handler or the timer follows; NGX_ERROR: no memory */
+
+static ngx_int_t
+ngx_s3_api_try(ngx_s3_api_t *a)
+{
+    ngx_uint_t         fresh;
+    ngx_s3_call_t     *call;
+    ngx_s3_request_t  *rq;
+
+    call = a->call;
+    rq = &a->rq;
+    fresh = a->answer.fresh;
+
+    call->tries++;
+
+    if (a->try_pool) {
+        ngx_destroy_pool(a->try_pool);
+    }
+
+    a->try_pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
+    if (a->try_pool == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(rq, sizeof(ngx_s3_request_t));
+
+    if (ngx_s3_api_sign(a) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (a->refused) {
+        return NGX_OK;
+    }
+
+    rq->endpoint = call->target->endpoint;
+    rq->host = a->op.connect;
+    rq->pool = a->try_pool;
+    rq->log = call->log;
+    rq->body = a->op.body;
+    rq->body_size = a->op.body_size;
+    rq->head_method = (call->op == NGX_S3_HEAD);
+    rq->fresh = fresh;
+    rq->handler = ngx_s3_api_answered;
+    rq->data = a;
+
+    if (call->op == NGX_S3_COMPLETE) {
+        rq->read_timeout = ngx_max(rq->endpoint->read_timeout,
+                                   NGX_S3_API_COMPLETE_WAIT);
+    }
+
+    ngx_log_debug3(NGX_LOG_DEBUG_EVENT, call->log, 0,
+                   "s3 %s, key:\"%V\" try:%ui", ngx_s3_op_name(call->op),
+                   &call->key, call->tries);
+
+    ngx_s3_api_count(call->target->requests);
+
+    return ngx_s3_request_send(rq);
+}
+
+
+static ngx_int_t
+ngx_s3_api_sign(ngx_s3_api_t *a)
+{
+    ngx_int_t         rc;
+    s3_keys_t         keys;
+    ngx_s3_op_t      *op;
+    ngx_s3_sign_t     s;
+    ngx_s3_target_t  *target;
+
+    op = &a->op;
+    target = a->call->target;
+
+    if (ngx_s3_credentials_get(target->credentials, &keys) != NGX_OK) {
+        ngx_s3_api_refuse(a, 500, "NoCredentials",
+                          "there are no credentials, see s3_credentials");
+        return NGX_OK;
+    }
+
+    s.method = op->method;
+    s.path = op->path;
+    s.query = op->query;
+    s.host = op->host;
+    s.fields = op->fields.elts;
+    s.nfields = op->fields.nelts;
+    s.region = target->other_region.len ? target->other_region
+                                        : target->region;
+    s.payload = op->payload;
+    s.content_length = op->content_length;
+    s.now = ngx_time() + target->clock_skew;
+    s.sha256_header = 1;
+
+    ngx_str_set(&s.service, "s3");
+
+    a->region_len = ngx_min(s.region.len, sizeof(a->region));
+    ngx_memcpy(a->region, s.region.data, a->region_len);
+
+    rc = ngx_s3_sign_head(a->try_pool, target->credentials, &s, &a->rq.head);
+
+    if (rc == NGX_DECLINED) {
+        ngx_s3_api_refuse(a, 400, "InvalidRequest",
+                          "a header field has a control character, is not "
+                          "allowed, or there are too many");
+        return NGX_OK;
+    }
+
+    return rc;
+}
+
+
+/* what no other try would change; the handler is not called from start() */
+
+static void
+ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_uint_t status, const char *code,
+    const char *reason)
+{
+    ngx_s3_call_t  *call;
+
+    call = a->call;
+
+    a->refused = 1;
+
+    ngx_memzero(&a->answer, sizeof(ngx_s3_answer_t));
+
+    call->error = NGX_S3_E_INTERNAL;
+    call->status = 0;
+    call->client_status = status;
+    call->retry_after = 0;
+
+    (void) s3_str_copy(call->code, sizeof(call->code), s3_str(code));
+    (void) s3_str_copy(a->answer.cause, sizeof(a->answer.cause),
+                       s3_str(reason));
+
+    ngx_add_timer(&a->timer, 0);
+}
+
+
+static void
+ngx_s3_api_answered(ngx_s3_request_t *rq)
+{
+    ngx_msec_t      delay;
+    ngx_s3_api_t   *a;
+    ngx_s3_call_t  *call;
+
+    a = rq->data;
+    call = a->call;
+
+    ngx_s3_answer_judge(call, rq, &a->answer);
+
+    ngx_log_debug3(NGX_LOG_DEBUG_EVENT, call->log, 0,
+                   "s3 %s answered, status:%ui error:%ui",
+                   ngx_s3_op_name(call->op), call->status,
+                   (ngx_uint_t) call->error);
+
+    if (a->answer.good) {
+        ngx_s3_api_finish(a, NGX_OK);
+        return;
+    }
+
+    if (ngx_s3_api_again(a, &delay) != NGX_OK) {
+        ngx_s3_api_fail(a);
+        return;
+    }
+
+    ngx_s3_api_log(a, NGX_LOG_WARN, &delay);
+    ngx_s3_api_count(call->target->retries);
+
+    ngx_destroy_pool(a->try_pool);
+    a->try_pool = NULL;
+
+    ngx_add_timer(&a->timer, delay);
+}
+
+
+/* NGX_OK: another try is worth it, after delay ms */
+
+static ngx_int_t
+ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
+{
+    uint64_t          r;
+    ngx_int_t         rc;
+    ngx_msec_t        passed;
+    ngx_s3_call_t    *call;
+    ngx_s3_target_t  *target;
+
+    call = a->call;
+    target = call->target;
+    rc = NGX_OK;
+    *delay = 0;
+
+    switch (a->answer.class) {
+
+    case S3_RETRY_NO:
+        return NGX_DECLINED;
+
+    case S3_RETRY_TRANSIENT:
+    case S3_RETRY_THROTTLE:
+        r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
+        *delay = s3_retry_delay(a->answer.class, call->tries, r);
+        *delay = ngx_max(*delay, call->retry_after);
+        break;
+
+    case S3_RETRY_CLOCK:
+        rc = ngx_s3_api_correct_clock(a);
+        break;
+
+    case S3_RETRY_REGION:
+        rc = ngx_s3_api_learn_region(a);
+        break;
+
+    case S3_RETRY_CREDENTIALS:
+
+        /* the provider is asked for each try */
+
+        rc = a->keys ? NGX_DECLINED : NGX_OK;
+        a->keys = 1;
+        break;
+    }
+
+    passed = ngx_current_msec - a->start;
+
+    if (rc != NGX_OK || call->tries >= target->tries
+        || passed + *delay > target->retry_timeout)
+    {
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_api_correct_clock(ngx_s3_api_t *a)
+{
+    ngx_s3_target_t  *target;
+
+    target = a->call->target;
+
+    if (a->clock || a->answer.clock == -1) {
+        return NGX_DECLINED;
+    }
+
+    a->clock = 1;
+    target->clock_skew = a->answer.clock - ngx_time();
+
+    ngx_log_error(NGX_LOG_WARN, a->call->log, 0,
+                  "s3 clock of \"%V\" differs from ours by %L s",
+                  &target->endpoint->name, target->clock_skew);
+
+    return NGX_OK;
+}
+
+
+/* its name alone: nobody is followed to another host */
+
+static ngx_int_t
+ngx_s3_api_learn_region(ngx_s3_api_t *a)
+{
+    size_t            len;
+    ngx_s3_target_t  *target;
+
+    target = a->call->target;
+    len = ngx_strlen(a->answer.region);
+
+    if (a->learnt || len == 0
+        || (len == a->region_len
+            && ngx_strncmp(a->answer.region, a->region, len) == 0))
+    {
+        return NGX_DECLINED;
+    }
+
+    if (target->other_region.data == NULL) {
+
+        /* once a worker and target */
+
+        target->other_region.data = ngx_pnalloc(ngx_cycle->pool,
+                                                sizeof(a->answer.region));
+        if (target->other_region.data == NULL) {
+            return NGX_DECLINED;
+        }
+    }
+
+    a->learnt = 1;
+
+    ngx_memcpy(target->other_region.data, a->answer.region, len);
+    target->other_region.len = len;
+
+    ngx_log_error(NGX_LOG_WARN, a->call->log, 0,
+                  "s3 bucket \"%V\" is in region \"%V\", see s3_region",
+                  &a->call->bucket, &target->other_region);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_s3_api_timer(ngx_event_t *ev)
+{
+    ngx_s3_api_t  *a;
+
+    a = ev->data;
+
+    ev->timedout = 0;
+
+    if (a->refused) {
+        ngx_s3_api_fail(a);
+        return;
+    }
+
+    if (ngx_s3_api_try(a) == NGX_OK) {
+        return;
+    }
+
+    ngx_memzero(&a->answer, sizeof(ngx_s3_answer_t));
+
+    a->call->error = NGX_S3_E_INTERNAL;
+    a->call->status = 0;
+    a->call->code[0] = '\0';
+
+    (void) s3_str_copy(a->answer.cause, sizeof(a->answer.cause),
+                       s3_str("no memory"));
+
+    ngx_s3_api_fail(a);
+}
+
+
+static void
+ngx_s3_api_fail(ngx_s3_api_t *a)
+{
+    u_char         *p;
+    ngx_s3_call_t  *call;
+
+    call = a->call;
+
+    if (!a->refused) {
+        call->client_status = ngx_s3_api_client_status(call);
+    }
+
+    p = ngx_snprintf((u_char *) call->message, sizeof(call->message) - 1,
+                     "%s failed: %s", ngx_s3_op_name(call->op),
+                     a->answer.cause);
+    *p = '\0';
+
+    if (call->op == NGX_S3_HEAD && call->status == 404) {
+
+        /* an answer to the question */
+
+        ngx_s3_api_log(a, NGX_LOG_INFO, NULL);
+
+    } else {
+        ngx_s3_api_log(a, NGX_LOG_ERR, NULL);
+        ngx_s3_api_count(call->target->errors);
+    }
+
+    ngx_s3_api_finish(a, NGX_ERROR);
+}
+
+
+static ngx_uint_t
+ngx_s3_api_client_status(ngx_s3_call_t *call)
+{
+    s3_str_t    code;
+    ngx_uint_t  timedout, conditional;
+
+    code = s3_str(call->code);
+
+    if (call->error == NGX_S3_E_INTERNAL) {
+        return 500;
+    }
+
+    /* our client's own If-Match or If-None-Match */
+
+    conditional = (call->op == NGX_S3_PUT || call->op == NGX_S3_COMPLETE);
+
+    if (conditional
+        && (call->status == 412 || s3_str_eqs(code, "PreconditionFailed")
+            || s3_str_eqs(code, "NoSuchKey")))
+    {
+        return 412;
+    }
+
+    if (conditional && s3_str_eqs(code, "ConditionalRequestConflict")) {
+        return 409;
+    }
+
+    if (s3_str_eqs(code, "EntityTooLarge")) {
+        return 413;
+    }
+
+    timedout = (call->error == NGX_S3_E_CONNECT_TIMEOUT
+                || call->error == NGX_S3_E_SEND_TIMEOUT
+                || call->error == NGX_S3_E_READ_TIMEOUT);
+
+    return s3_retry_client_status(call->status, code, timedout);
+}
+
+
+/* the one end of a call that was not cancelled; the handler may free it or
+   start it again */
+
+static void
+ngx_s3_api_finish(ngx_s3_api_t *a, ngx_int_t rc)
+{
+    ngx_s3_call_t  *call;
+
+    call = a->call;
+
+    call->rc = rc;
+    call->state = NULL;
+
+    if (rc == NGX_OK) {
+        call->client_status = 200;
+        call->unknown = 0;
+    }
+
+    ngx_s3_api_destroy(a);
+
+    call->handler(call);
+}
+
+
+static void
+ngx_s3_api_destroy(ngx_s3_api_t *a)
+{
+    if (a->timer.timer_set) {
+        ngx_del_timer(&a->timer);
+    }
+
+    if (a->try_pool) {
+        ngx_destroy_pool(a->try_pool);
+    }
+
+    ngx_destroy_pool(a->pool);
+}
+
+
+/* a try (delay is the wait for the next) or the call has failed */
+
+static void
+ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level, ngx_msec_t *delay)
+{
+    u_char         *p, *last, data[NGX_MAX_ERROR_STR];
+    ngx_s3_call_t  *call;
+
+    call = a->call;
+
+    if (call->log->log_level < level) {
+        return;
+    }
+
+    p = data;
+    last = data + sizeof(data) - 1;
+
+    if (call->op == NGX_S3_PART) {
+        p = ngx_slprintf(p, last, " part:%ui", call->part_number);
+    }
+
+    if (a->answer.request_id[0]) {
+        p = ngx_slprintf(p, last, " request-id:%s", a->answer.request_id);
+    }
+
+    if (call->upload_id.len) {
+        p = ngx_slprintf(p, last, " upload-id:%*s",
+                         ngx_min(call->upload_id.len, NGX_S3_API_LOG_ID),
+                         call->upload_id.data);
+    }
+
+    p = ngx_slprintf(p, last, ", try %ui of %ui", call->tries,
+                     call->target->tries);
+
+    if (delay) {
+        p = ngx_slprintf(p, last, ", next in %M ms", *delay);
+    }
+
+    *p = '\0';
+
+    ngx_log_error(level, call->log, 0,
+                  "s3 %s failed: %s, bucket:%V key:\"%V\"%s",
+                  ngx_s3_op_name(call->op), a->answer.cause, &call->bucket,
+                  &call->key, data);
+}
+
+
+static void
+ngx_s3_api_count(ngx_atomic_t *counter)
+{
+    if (counter) {
+        (void) ngx_atomic_fetch_add(counter, 1);
+    }
+}
