@@ -23,6 +23,7 @@ static void ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     s3_xml_reply_t *xml, ngx_s3_answer_t *answer);
 static void ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src);
 static void ngx_s3_answer_clean(char *s);
+static ngx_uint_t ngx_s3_answer_makes(ngx_s3_call_t *call);
 static ngx_uint_t ngx_s3_answer_secret(ngx_s3_call_t *call, const char *s);
 
 
@@ -40,6 +41,12 @@ ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     call->etag[0] = '\0';
     call->retry_after = 0;
     call->size = -1;
+
+    /* an idle connection that closed may have carried the first of both */
+
+    if (rq->resent && ngx_s3_answer_makes(call)) {
+        call->unknown = 1;
+    }
 
     if (rq->error == NGX_S3_E_NONE) {
         ngx_s3_answer_reply(call, rq, answer);
@@ -88,9 +95,7 @@ ngx_s3_answer_none(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
     default:
 
-        if ((call->op == NGX_S3_COMPLETE || call->op == NGX_S3_PUT)
-            && rq->sent == rq->body_size)
-        {
+        if (rq->sent == rq->body_size && ngx_s3_answer_makes(call)) {
             call->unknown = 1;
         }
     }
@@ -148,7 +153,7 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     answer->class = ngx_s3_answer_class(call, answer);
     answer->fresh = (rq->status >= 500);
 
-    if ((call->op == NGX_S3_COMPLETE || call->op == NGX_S3_PUT)
+    if (ngx_s3_answer_makes(call)
         && (rq->status >= 500 || (success && answer->class != S3_RETRY_NO)))
     {
         call->unknown = 1;
@@ -393,6 +398,15 @@ ngx_s3_answer_clean(char *s)
             *p = '\'';
         }
     }
+}
+
+
+/* whether an object appears when S3 carries it out */
+
+static ngx_uint_t
+ngx_s3_answer_makes(ngx_s3_call_t *call)
+{
+    return call->op == NGX_S3_COMPLETE || call->op == NGX_S3_PUT;
 }
 
 

@@ -76,6 +76,7 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
     ngx_str_null(&rq->reply);
     rq->sent = 0;
     rq->answered = 0;
+    rq->resent = 0;
     rq->state = NULL;
 
     rq->fields = ngx_array_create(rq->pool, 16, sizeof(s3_field_t));
@@ -674,6 +675,7 @@ ngx_s3_client_lost(ngx_s3_client_t *cl, ngx_int_t rc)
         ngx_s3_conn_close(cl->sc);
         cl->sc = NULL;
         cl->retried = 1;
+        rq->resent = cl->written;
 
         if (ngx_s3_client_open(cl, 1) != NGX_OK) {
             ngx_s3_reason(rq->reason, "no memory");

@@ -39,6 +39,9 @@ struct ngx_s3_request_s {
     off_t               sent;        /* bytes of the body that were written */
     unsigned            answered:1;  /* some byte of an answer was seen, also
                                         where error is set */
+    unsigned            resent:1;    /* all of it was written on an idle
+                                        connection before, which then closed
+                                        without an answer */
 
     /* private */
     void               *state;
