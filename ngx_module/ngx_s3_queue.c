@@ -335,11 +335,18 @@ ngx_s3_queue_run(ngx_s3_store_t *store)
 
         rc = store->write(store, &e->record, ngx_s3_queue_written, e);
 
-        if (rc != NGX_OK) {
+        if (rc == NGX_ERROR) {
             return;
         }
 
         ngx_s3_queue_count(q, writes);
+
+        if (rc == NGX_DECLINED) {
+            ngx_s3_queue_count(q, errors);
+            ngx_s3_queue_count(q, dropped);
+            ngx_s3_queue_remove(q, e);
+            continue;
+        }
 
         ngx_s3_queue_unwait(q, e);
         e->in_flight = 1;

@@ -372,9 +372,13 @@ ngx_s3_redis_op(ngx_s3_redis_op_e type)
 static ngx_int_t
 ngx_s3_redis_push(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op)
 {
-    if (ngx_s3_redis_format(redis->conf, op) != NGX_OK) {
+    ngx_int_t  rc;
+
+    rc = ngx_s3_redis_format(redis->conf, op);
+
+    if (rc != NGX_OK) {
         ngx_s3_redis_free(op);
-        return NGX_ERROR;
+        return rc;
     }
 
     if (redis->nops++ == 0) {

@@ -62,7 +62,7 @@ typedef enum {
 /* the script's SHA-1, for EVALSHA */
 void ngx_s3_redis_script(ngx_s3_redis_conf_t *conf);
 
-/* makes op->command; NGX_ERROR: no memory. */
+/* makes op->command. NGX_ERROR: no memory; NGX_DECLINED: too large. */
 ngx_int_t ngx_s3_redis_format(ngx_s3_redis_conf_t *conf,
     ngx_s3_redis_op_t *op);
 

@@ -131,7 +131,7 @@ ngx_s3_redis_format_write(ngx_s3_redis_conf_t *conf, ngx_s3_redis_op_t *op,
     n = s3_record_fields(r, fields, &b);
 
     if (n < 0 || (conf->channel.len && s3_record_json(r, &j) != S3_OK)) {
-        return NGX_ERROR;
+        return NGX_DECLINED;
     }
 
     now = ngx_s3_store_now();

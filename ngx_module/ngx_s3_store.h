@@ -40,7 +40,8 @@ struct ngx_s3_store_s {
     ngx_int_t               (*open)(ngx_s3_store_t *store, ngx_cycle_t *cycle);
     /* takes a copy of record; handler is called once, never from write(),
        unless the store is closed first; NGX_ERROR: not taken (the store is
-       down, busy, or no memory), ready() follows once it may work */
+       down, busy, or no memory), ready() follows once it may work;
+       NGX_DECLINED: this record has no form in the store */
     ngx_int_t               (*write)(ngx_s3_store_t *store,
                                 const s3_record_t *record,
                                 ngx_s3_store_write_pt handler, void *data);
