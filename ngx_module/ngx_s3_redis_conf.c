@@ -9,7 +9,7 @@
 static ngx_int_t ngx_s3_redis_url(ngx_conf_t *cf, ngx_s3_redis_conf_t *conf,
     ngx_str_t url, const char **err);
 static ngx_int_t ngx_s3_redis_userinfo(ngx_conf_t *cf,
-    ngx_s3_redis_conf_t *conf, ngx_str_t s, const char **err);
+    ngx_s3_redis_conf_t *conf, ngx_str_t *authority, const char **err);
 static ngx_int_t ngx_s3_redis_decode(ngx_conf_t *cf, ngx_str_t s,
     ngx_str_t *out);
 static ngx_int_t ngx_s3_redis_db(ngx_s3_redis_conf_t *conf, ngx_str_t s,
@@ -110,7 +110,7 @@ static ngx_int_t
 ngx_s3_redis_url(ngx_conf_t *cf, ngx_s3_redis_conf_t *conf, ngx_str_t url,
     const char **err)
 {
-    u_char      *p, *slash;
+    u_char      *slash;
     ngx_str_t    authority;
     ngx_uint_t   tls, local;
 
@@ -149,21 +149,8 @@ ngx_s3_redis_url(ngx_conf_t *cf, ngx_s3_redis_conf_t *conf, ngx_str_t url,
         authority.len = slash - url.data;
     }
 
-    for (p = authority.data + authority.len; p > authority.data; p--) {
-
-        if (p[-1] == '@') {
-            if (ngx_s3_redis_userinfo(cf, conf, (ngx_str_t)
-                                      { p - 1 - authority.data,
-                                        authority.data }, err)
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
-
-            authority.len -= p - authority.data;
-            authority.data = p;
-            break;
-        }
+    if (ngx_s3_redis_userinfo(cf, conf, &authority, err) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     if (local) {
@@ -190,27 +177,44 @@ ngx_s3_redis_url(ngx_conf_t *cf, ngx_s3_redis_conf_t *conf, ngx_str_t url,
 }
 
 
+/* takes user and password off the authority: up to the last "@", since a
+   password may have been written as it is */
+
 static ngx_int_t
-ngx_s3_redis_userinfo(ngx_conf_t *cf, ngx_s3_redis_conf_t *conf, ngx_str_t s,
-    const char **err)
+ngx_s3_redis_userinfo(ngx_conf_t *cf, ngx_s3_redis_conf_t *conf,
+    ngx_str_t *authority, const char **err)
 {
-    u_char     *colon;
-    ngx_str_t   user;
+    u_char     *p, *colon;
+    ngx_str_t   user, password;
 
-    user = s;
-    colon = ngx_strlchr(s.data, s.data + s.len, ':');
-
-    if (colon) {
-        user.len = colon - s.data;
-        ngx_s3_redis_split(s, colon);
-
-        if (ngx_s3_redis_decode(cf, s, &conf->password) != NGX_OK) {
-            *err = "malformed percent-encoding";
-            return NGX_ERROR;
+    for (p = authority->data + authority->len; p > authority->data; p--) {
+        if (p[-1] == '@') {
+            break;
         }
     }
 
-    if (ngx_s3_redis_decode(cf, user, &conf->user) != NGX_OK) {
+    if (p == authority->data) {
+        return NGX_OK;
+    }
+
+    user.data = authority->data;
+    user.len = p - 1 - authority->data;
+
+    authority->len -= p - authority->data;
+    authority->data = p;
+
+    ngx_str_null(&password);
+    colon = ngx_strlchr(user.data, user.data + user.len, ':');
+
+    if (colon) {
+        password = user;
+        ngx_s3_redis_split(password, colon);
+        user.len = colon - user.data;
+    }
+
+    if (ngx_s3_redis_decode(cf, user, &conf->user) != NGX_OK
+        || ngx_s3_redis_decode(cf, password, &conf->password) != NGX_OK)
+    {
         *err = "malformed percent-encoding";
         return NGX_ERROR;
     }
