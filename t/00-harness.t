@@ -115,6 +115,21 @@ subtest 'curl' => sub {
     cmp_ok(time - $from, '>', 0.5, 'at the rate');
 };
 
+subtest 'HTTP/2 that stops' => sub {
+    my $d = data(1 * MB);
+    my @path = ($n->port('h2'), '/echo', $d);
+    my $r = h2_put(@path, length => MB);
+    is("$r->{status} $r->{headers}{'x-length'}", '200 ' . MB, 'whole');
+    $r = h2_put(@path);
+    is($r->{status}, 200, 'of unknown length');
+    is($r->{headers}{'x-length'}, undef, 'no length');
+    is(h2_put(@path, length => MB, send => 1000)->{status}, 400, 'too short');
+    is(h2_put(@path, send => 1000, then => $_)->{status}, 0, $_)
+        for qw/ close reset cancel /;
+    is(h2_put($n->port('tls'), '/echo', $d, tls => $t->ca)->{status}, 200,
+        'TLS');
+};
+
 subtest 'bare sockets' => sub {
     my $raw = $t->raw($n->port);
     $raw->send("GET /sink HTTP/1.1\r\nHost: a\r\n\r\n" x 2);

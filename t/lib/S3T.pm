@@ -22,7 +22,7 @@ use File::Path qw/ remove_tree /;
 use File::Temp ();
 use Test::More ();
 
-use S3T::Curl qw/ curl curl_start /;
+use S3T::Curl qw/ curl curl_start h2_put /;
 use S3T::DNS;
 use S3T::Data qw/ GB KB MB data /;
 use S3T::DynamoDB;
@@ -34,8 +34,8 @@ use S3T::S3;
 use S3T::Util qw/ $STATE $TOP append children end_child free_port lock_file
     read_file spawn state_dir wait_for write_file /;
 
-our @EXPORT = qw/ GB KB MB append curl curl_start data free_port read_file
-    spawn end_child wait_for write_file /;
+our @EXPORT = qw/ GB KB MB append curl curl_start data free_port h2_put
+    read_file spawn end_child wait_for write_file /;
 
 my $T;                # this file's
 my $owner = $$;       # forked children end without checks

@@ -1,15 +1,16 @@
 package S3T::Curl;
 
-# Clients: curl as a child process, and bare sockets for what curl cannot do.
+# Clients as child processes: curl, and an HTTP/2 client that stops where it is
+# told to.
 
 use strict;
 use warnings;
 
 use Exporter 'import';
 use JSON::PP ();
-use S3T::Util qw/ end_child read_file spawn state_dir wait_exit write_file /;
+use S3T::Util qw/ $TOP end_child read_file spawn state_dir wait_exit write_file /;
 
-our @EXPORT_OK = qw/ curl curl_start /;
+our @EXPORT_OK = qw/ curl curl_start h2_put /;
 
 our $DIR;          # the test file's own directory
 our @RESPONSES;    # texts of all answers, looked through for secrets
@@ -75,6 +76,25 @@ sub curl_start {
 
     return bless { pid => $pid, base => $base, timeout => $o{timeout} || 180 },
         __PACKAGE__;
+}
+
+# An HTTP/2 upload that may stop anywhere (t/lib/h2put says more):
+# h2_put(PORT, PATH, FILE, length => announced, send => bytes, then => 'end',
+# 'close', 'reset' or 'cancel', tls => ca, timeout => s): { status, headers,
+# body, json }, status 0 where no answer came.
+sub h2_put {
+    my ($port, $path, $file, %o) = @_;
+    my $out = "$DIR/h2put-" . ++$number;
+    my $pid = spawn({ stdout => $out, stderr => "$out.err" },
+        "$TOP/t/lib/h2put", $port, $path, ref $file ? $file->{path} : $file,
+        map { ("--$_", $o{$_}) } grep { defined $o{$_} } sort keys %o);
+    wait_exit($pid, 180);
+    my $text = read_file($out);
+    die 'h2put: ' . read_file("$out.err") if $text eq '';
+    push @RESPONSES, $text;
+    my $r = JSON::PP->new->utf8->decode($text);
+    $r->{json} = eval { JSON::PP->new->decode($r->{body}) };
+    return $r;
 }
 
 sub running {
