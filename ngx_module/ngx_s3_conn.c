@@ -316,8 +316,8 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
 
     quiet = *link->log;
 
-    if (quiet.log_level > NGX_LOG_CRIT && quiet.log_level <= NGX_LOG_INFO) {
-        quiet.log_level = NGX_LOG_CRIT;
+    if (quiet.log_level > NGX_LOG_ALERT && quiet.log_level <= NGX_LOG_INFO) {
+        quiet.log_level = NGX_LOG_ALERT;
     }
 
     ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
