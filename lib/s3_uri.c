@@ -9,6 +9,9 @@
 #define S3_URI_LABEL_MAX  63
 
 
+static int s3_uri_scheme(s3_str_t *url, const char *scheme);
+static int s3_uri_authority(s3_uri_endpoint_t *e, s3_str_t s,
+    const char **err);
 static int s3_uri_port(s3_uri_endpoint_t *e, s3_str_t port,
     const char **err);
 static int s3_uri_ip(int family, s3_str_t host);
@@ -24,90 +27,120 @@ static int s3_uri_is_region(s3_str_t s);
 int
 s3_uri_parse_endpoint(s3_str_t url, s3_uri_endpoint_t *e, const char **err)
 {
-    s3_str_t              port, scheme;
-    const unsigned char  *p, *end, *bracket;
+    s3_str_t  rest;
 
     memset(e, 0, sizeof(s3_uri_endpoint_t));
 
-    scheme.data = url.data;
-    scheme.len = (url.len < 8) ? url.len : 8;
+    rest = url;
 
-    if (s3_str_case_eqs(scheme, "https://")) {
+    if (s3_uri_scheme(&rest, "https://")) {
         e->tls = 1;
 
-    } else {
-        scheme.len = (url.len < 7) ? url.len : 7;
-
-        if (!s3_str_case_eqs(scheme, "http://")) {
-            *err = "must begin with \"http://\" or \"https://\"";
-            return S3_ERROR;
-        }
+    } else if (!s3_uri_scheme(&rest, "http://")) {
+        *err = "must begin with \"http://\" or \"https://\"";
+        return S3_ERROR;
     }
 
-    p = url.data + scheme.len;
-    end = url.data + url.len;
-
-    if (p < end && end[-1] == '/') {
-        end--;
+    if (rest.len != 0 && rest.data[rest.len - 1] == '/') {
+        rest.len--;
     }
 
-    if (p == end) {
+    if (rest.len == 0) {
         *err = "no host";
         return S3_ERROR;
     }
 
-    if (memchr(p, '/', end - p) || memchr(p, '?', end - p)
-        || memchr(p, '#', end - p) || memchr(p, '@', end - p))
+    if (memchr(rest.data, '/', rest.len) || memchr(rest.data, '?', rest.len)
+        || memchr(rest.data, '#', rest.len)
+        || memchr(rest.data, '@', rest.len))
     {
         *err = "must be a scheme, a host and a port only";
         return S3_ERROR;
     }
 
-    e->host.data = p;
-    port.data = NULL;
-    port.len = 0;
+    if (s3_uri_authority(e, rest, err) != S3_OK) {
+        return S3_ERROR;
+    }
 
-    if (*p == '[') {
-        bracket = memchr(p, ']', end - p);
+    if (e->type != S3_HOST_IPV6) {
+        return s3_uri_name(e, err);
+    }
 
-        if (bracket == NULL
-            || (bracket + 1 != end && bracket[1] != ':'))
-        {
+    if (!s3_uri_ip(AF_INET6, e->host)) {
+        *err = "invalid IPv6 address";
+        return S3_ERROR;
+    }
+
+    return S3_OK;
+}
+
+
+static int
+s3_uri_scheme(s3_str_t *url, const char *scheme)
+{
+    size_t    n;
+    s3_str_t  start;
+
+    n = strlen(scheme);
+
+    start.data = url->data;
+    start.len = (url->len < n) ? url->len : n;
+
+    if (!s3_str_case_eqs(start, scheme)) {
+        return 0;
+    }
+
+    url->data += n;
+    url->len -= n;
+
+    return 1;
+}
+
+
+/* cuts host and port apart */
+
+static int
+s3_uri_authority(s3_uri_endpoint_t *e, s3_str_t s, const char **err)
+{
+    s3_str_t              port;
+    const unsigned char  *p, *end;
+
+    end = s.data + s.len;
+
+    if (s.data[0] == '[') {
+        p = memchr(s.data, ']', s.len);
+
+        if (p == NULL || (p + 1 != end && p[1] != ':')) {
             *err = "invalid IPv6 address";
             return S3_ERROR;
         }
 
         e->type = S3_HOST_IPV6;
-        e->host.data = p + 1;
-        e->host.len = bracket - e->host.data;
-        p = bracket + 1;
+        e->host.data = s.data + 1;
+        e->host.len = p - e->host.data;
+        p++;
 
     } else {
+        p = memchr(s.data, ':', s.len);
+
+        if (p == NULL) {
+            p = end;
+        }
+
         e->type = S3_HOST_NAME;
-        p = memchr(p, ':', end - p);
-        p = (p == NULL) ? end : p;
-        e->host.len = p - e->host.data;
+        e->host.data = s.data;
+        e->host.len = p - s.data;
     }
+
+    port.data = NULL;
+    port.len = 0;
 
     if (p != end) {
         port.data = p + 1;
         port.len = end - port.data;
     }
 
-    if (s3_uri_port(e, port, err) != S3_OK) {
-        return S3_ERROR;
-    }
-
-    if (e->type == S3_HOST_IPV6) {
-        if (!s3_uri_ip(AF_INET6, e->host)) {
-            *err = "invalid IPv6 address";
-            return S3_ERROR;
-        }
-
-        return S3_OK;
-    }
-
-    return s3_uri_name(e, err);
+    return s3_uri_port(e, port, err);
 }
 
 

@@ -156,6 +156,10 @@ static const reply_t  good[] = {
       OK "Content-Length: 2\r\n\r\nok",
       ALIVE, S3_OK, 200, 2, "content-length=2;|ok", 0 },
 
+    { "interim reply of HTTP/1.0",
+      "HTTP/1.0 100 Continue\r\n\r\n" OK "Content-Length: 2\r\n\r\nok",
+      ALIVE, S3_OK, 200, 2, "content-length=2;|ok", 0 },
+
     { "chunks",
       OK "Transfer-Encoding: chunked\r\n\r\n"
       "5\r\nhello\r\n1\r\n \r\n00000A\r\n0123456789\r\n0\r\n\r\n",
@@ -634,7 +638,7 @@ feed_times(reader_t *r, const char *text, unsigned times)
 
 
 static void
-test_bounds(void **state)
+test_line_bound(void **state)
 {
     int        rc;
     char      *line;
@@ -681,6 +685,21 @@ test_bounds(void **state)
     assert_int_equal(feed_times(r, "HTTP/1.1 200 ", 1), S3_AGAIN);
     assert_int_equal(feed_times(r, "vvvvvvvvvvvvvvvv", 100000), S3_ERROR);
 
+    test_free(line);
+    test_free(r);
+}
+
+
+static void
+test_bounds(void **state)
+{
+    char       line[1001];
+    reader_t  *r;
+
+    (void) state;
+
+    r = test_malloc(sizeof(reader_t));
+
     /* fields */
 
     start(r, 0);
@@ -695,9 +714,9 @@ test_bounds(void **state)
 
     /* the whole head, interim replies included */
 
-    line[1000] = '\0';
-    line[998] = '\r';
-    line[999] = '\n';
+    memset(line, 'v', sizeof(line));
+    memcpy(line, "a: ", 3);
+    memcpy(line + 998, "\r\n", 3);
 
     start(r, 0);
     (void) feed_times(r, OK, 1);
@@ -726,7 +745,6 @@ test_bounds(void **state)
     assert_int_equal(feed_times(r, "0\r\n\r\n", 1), S3_OK);
     assert_int_equal(r->bodies, 100000);
 
-    test_free(line);
     test_free(r);
 }
 
@@ -745,6 +763,7 @@ main(void)
         cmocka_unit_test(test_control_bytes),
         cmocka_unit_test(test_started),
         cmocka_unit_test(test_callbacks),
+        cmocka_unit_test(test_line_bound),
         cmocka_unit_test(test_bounds)
     };
 

@@ -48,6 +48,110 @@ drop(s3_str_t s)
 }
 
 
+static const error_t  errors[] = {
+    { 0, "", S3_RETRY_TRANSIENT, 502 },
+    { 500, "", S3_RETRY_TRANSIENT, 502 },
+    { 500, "InternalError", S3_RETRY_TRANSIENT, 502 },
+    { 500, "UnknownError", S3_RETRY_TRANSIENT, 502 },
+    { 502, "", S3_RETRY_TRANSIENT, 502 },
+    { 503, "", S3_RETRY_THROTTLE, 503 },
+    { 503, "SlowDown", S3_RETRY_THROTTLE, 503 },
+    { 503, "ServiceUnavailable", S3_RETRY_THROTTLE, 503 },
+    { 503, "InternalError", S3_RETRY_THROTTLE, 503 },
+    { 504, "", S3_RETRY_TRANSIENT, 504 },
+    { 408, "", S3_RETRY_TRANSIENT, 504 },
+    { 429, "", S3_RETRY_THROTTLE, 503 },
+    { 429, "TooManyRequestsException", S3_RETRY_THROTTLE, 503 },
+    { 400, "RequestTimeout", S3_RETRY_TRANSIENT, 504 },
+    { 400, "RequestTimeoutException", S3_RETRY_TRANSIENT, 504 },
+    { 400, "BadDigest", S3_RETRY_TRANSIENT, 502 },
+    { 400, "IncompleteBody", S3_RETRY_TRANSIENT, 502 },
+    { 409, "OperationAborted", S3_RETRY_TRANSIENT, 502 },
+
+    /* an error under 200, as CompleteMultipartUpload has it */
+
+    { 200, "InternalError", S3_RETRY_TRANSIENT, 502 },
+    { 200, "SlowDown", S3_RETRY_THROTTLE, 503 },
+    { 200, "ServiceUnavailable", S3_RETRY_TRANSIENT, 502 },
+    { 200, "AccessDenied", S3_RETRY_NO, 502 },
+    { 200, "", S3_RETRY_NO, 502 },
+
+    { 403, "RequestTimeTooSkewed", S3_RETRY_CLOCK, 502 },
+    { 400, "InvalidSignatureException", S3_RETRY_CLOCK, 502 },
+    { 400, "ExpiredToken", S3_RETRY_CREDENTIALS, 502 },
+    { 400, "InvalidToken", S3_RETRY_CREDENTIALS, 502 },
+    { 403, "ExpiredTokenException", S3_RETRY_CREDENTIALS, 502 },
+    { 403, "RequestExpired", S3_RETRY_CREDENTIALS, 502 },
+    { 403, "InvalidAccessKeyId", S3_RETRY_CREDENTIALS, 502 },
+    { 400, "UnrecognizedClientException", S3_RETRY_CREDENTIALS, 502 },
+    { 400, "IncompleteSignature", S3_RETRY_CREDENTIALS, 502 },
+    { 400, "MissingAuthenticationToken", S3_RETRY_CREDENTIALS, 502 },
+
+    { 301, "PermanentRedirect", S3_RETRY_REGION, 502 },
+    { 301, "", S3_RETRY_REGION, 502 },
+    { 307, "TemporaryRedirect", S3_RETRY_REGION, 502 },
+    { 307, "", S3_RETRY_REGION, 502 },
+    { 400, "AuthorizationHeaderMalformed", S3_RETRY_REGION, 502 },
+    { 400, "IllegalLocationConstraintException", S3_RETRY_REGION, 502 },
+
+    { 403, "AccessDenied", S3_RETRY_NO, 502 },
+    { 403, "SignatureDoesNotMatch", S3_RETRY_NO, 502 },
+    { 403, "", S3_RETRY_NO, 502 },
+    { 404, "NoSuchBucket", S3_RETRY_NO, 502 },
+    { 404, "NoSuchKey", S3_RETRY_NO, 502 },
+    { 404, "NoSuchUpload", S3_RETRY_NO, 502 },
+    { 500, "NoSuchUpload", S3_RETRY_NO, 502 },
+    { 404, "", S3_RETRY_NO, 502 },
+    { 400, "InvalidArgument", S3_RETRY_NO, 502 },
+    { 400, "InvalidRequest", S3_RETRY_NO, 502 },
+    { 400, "EntityTooLarge", S3_RETRY_NO, 502 },
+    { 400, "EntityTooSmall", S3_RETRY_NO, 502 },
+    { 400, "InvalidDigest", S3_RETRY_NO, 502 },
+    { 400, "KeyTooLongError", S3_RETRY_NO, 502 },
+    { 400, "MetadataTooLarge", S3_RETRY_NO, 502 },
+    { 400, "InvalidTag", S3_RETRY_NO, 502 },
+    { 400, "MalformedXML", S3_RETRY_NO, 502 },
+    { 400, "XAmzContentSHA256Mismatch", S3_RETRY_NO, 502 },
+    { 411, "MissingContentLength", S3_RETRY_NO, 502 },
+    { 405, "", S3_RETRY_NO, 502 },
+    { 412, "PreconditionFailed", S3_RETRY_NO, 502 },
+    { 501, "NotImplemented", S3_RETRY_NO, 502 },
+    { 501, "", S3_RETRY_NO, 502 },
+    { 400, "", S3_RETRY_NO, 502 },
+    { 400, "SomethingNew", S3_RETRY_NO, 502 },
+    { 400, "slowdown", S3_RETRY_NO, 502 },
+    { 400, "SlowDow", S3_RETRY_NO, 502 },
+
+    /* the SDKs' list of throttling codes */
+
+    { 400, "Throttling", S3_RETRY_THROTTLE, 503 },
+    { 400, "ThrottlingException", S3_RETRY_THROTTLE, 503 },
+    { 400, "ThrottledException", S3_RETRY_THROTTLE, 503 },
+    { 400, "RequestThrottled", S3_RETRY_THROTTLE, 503 },
+    { 400, "RequestThrottledException", S3_RETRY_THROTTLE, 503 },
+    { 400, "RequestLimitExceeded", S3_RETRY_THROTTLE, 503 },
+    { 400, "BandwidthLimitExceeded", S3_RETRY_THROTTLE, 503 },
+    { 400, "LimitExceededException", S3_RETRY_THROTTLE, 503 },
+    { 400, "PriorRequestNotComplete", S3_RETRY_THROTTLE, 503 },
+    { 400, "EC2ThrottledException", S3_RETRY_THROTTLE, 503 },
+    { 400, "ProvisionedThroughputExceededException",
+      S3_RETRY_THROTTLE, 503 },
+    { 400, "TransactionInProgressException", S3_RETRY_THROTTLE, 503 },
+
+    /* DynamoDB's own */
+
+    { 400, "ItemCollectionSizeLimitExceeded", S3_RETRY_THROTTLE, 503 },
+    { 400, "TransactionConflictException", S3_RETRY_TRANSIENT, 502 },
+    { 409, "ReplicatedWriteConflictException", S3_RETRY_TRANSIENT, 502 },
+    { 500, "InternalServerError", S3_RETRY_TRANSIENT, 502 },
+    { 400, "ConditionalCheckFailedException", S3_RETRY_NO, 502 },
+    { 400, "ResourceNotFoundException", S3_RETRY_NO, 502 },
+    { 400, "ValidationException", S3_RETRY_NO, 502 },
+    { 400, "AccessDeniedException", S3_RETRY_NO, 502 },
+    { 400, "SerializationException", S3_RETRY_NO, 502 }
+};
+
+
 static void
 test_class(void **state)
 {
@@ -55,113 +159,10 @@ test_class(void **state)
     s3_str_t        code;
     const error_t  *t;
 
-    static const error_t  tests[] = {
-        { 0, "", S3_RETRY_TRANSIENT, 502 },
-        { 500, "", S3_RETRY_TRANSIENT, 502 },
-        { 500, "InternalError", S3_RETRY_TRANSIENT, 502 },
-        { 500, "UnknownError", S3_RETRY_TRANSIENT, 502 },
-        { 502, "", S3_RETRY_TRANSIENT, 502 },
-        { 503, "", S3_RETRY_THROTTLE, 503 },
-        { 503, "SlowDown", S3_RETRY_THROTTLE, 503 },
-        { 503, "ServiceUnavailable", S3_RETRY_THROTTLE, 503 },
-        { 503, "InternalError", S3_RETRY_THROTTLE, 503 },
-        { 504, "", S3_RETRY_TRANSIENT, 504 },
-        { 408, "", S3_RETRY_TRANSIENT, 504 },
-        { 429, "", S3_RETRY_THROTTLE, 503 },
-        { 429, "TooManyRequestsException", S3_RETRY_THROTTLE, 503 },
-        { 400, "RequestTimeout", S3_RETRY_TRANSIENT, 504 },
-        { 400, "RequestTimeoutException", S3_RETRY_TRANSIENT, 504 },
-        { 400, "BadDigest", S3_RETRY_TRANSIENT, 502 },
-        { 400, "IncompleteBody", S3_RETRY_TRANSIENT, 502 },
-        { 409, "OperationAborted", S3_RETRY_TRANSIENT, 502 },
-
-        /* an error under 200, as CompleteMultipartUpload has it */
-
-        { 200, "InternalError", S3_RETRY_TRANSIENT, 502 },
-        { 200, "SlowDown", S3_RETRY_THROTTLE, 503 },
-        { 200, "ServiceUnavailable", S3_RETRY_TRANSIENT, 502 },
-        { 200, "AccessDenied", S3_RETRY_NO, 502 },
-        { 200, "", S3_RETRY_NO, 502 },
-
-        { 403, "RequestTimeTooSkewed", S3_RETRY_CLOCK, 502 },
-        { 400, "InvalidSignatureException", S3_RETRY_CLOCK, 502 },
-        { 400, "ExpiredToken", S3_RETRY_CREDENTIALS, 502 },
-        { 400, "InvalidToken", S3_RETRY_CREDENTIALS, 502 },
-        { 403, "ExpiredTokenException", S3_RETRY_CREDENTIALS, 502 },
-        { 403, "RequestExpired", S3_RETRY_CREDENTIALS, 502 },
-        { 403, "InvalidAccessKeyId", S3_RETRY_CREDENTIALS, 502 },
-        { 400, "UnrecognizedClientException", S3_RETRY_CREDENTIALS, 502 },
-        { 400, "IncompleteSignature", S3_RETRY_CREDENTIALS, 502 },
-        { 400, "MissingAuthenticationToken", S3_RETRY_CREDENTIALS, 502 },
-
-        { 301, "PermanentRedirect", S3_RETRY_REGION, 502 },
-        { 301, "", S3_RETRY_REGION, 502 },
-        { 307, "TemporaryRedirect", S3_RETRY_REGION, 502 },
-        { 307, "", S3_RETRY_REGION, 502 },
-        { 400, "AuthorizationHeaderMalformed", S3_RETRY_REGION, 502 },
-        { 400, "IllegalLocationConstraintException", S3_RETRY_REGION, 502 },
-
-        { 403, "AccessDenied", S3_RETRY_NO, 502 },
-        { 403, "SignatureDoesNotMatch", S3_RETRY_NO, 502 },
-        { 403, "", S3_RETRY_NO, 502 },
-        { 404, "NoSuchBucket", S3_RETRY_NO, 502 },
-        { 404, "NoSuchKey", S3_RETRY_NO, 502 },
-        { 404, "NoSuchUpload", S3_RETRY_NO, 502 },
-        { 500, "NoSuchUpload", S3_RETRY_NO, 502 },
-        { 404, "", S3_RETRY_NO, 502 },
-        { 400, "InvalidArgument", S3_RETRY_NO, 502 },
-        { 400, "InvalidRequest", S3_RETRY_NO, 502 },
-        { 400, "EntityTooLarge", S3_RETRY_NO, 502 },
-        { 400, "EntityTooSmall", S3_RETRY_NO, 502 },
-        { 400, "InvalidDigest", S3_RETRY_NO, 502 },
-        { 400, "KeyTooLongError", S3_RETRY_NO, 502 },
-        { 400, "MetadataTooLarge", S3_RETRY_NO, 502 },
-        { 400, "InvalidTag", S3_RETRY_NO, 502 },
-        { 400, "MalformedXML", S3_RETRY_NO, 502 },
-        { 400, "XAmzContentSHA256Mismatch", S3_RETRY_NO, 502 },
-        { 411, "MissingContentLength", S3_RETRY_NO, 502 },
-        { 405, "", S3_RETRY_NO, 502 },
-        { 412, "PreconditionFailed", S3_RETRY_NO, 502 },
-        { 501, "NotImplemented", S3_RETRY_NO, 502 },
-        { 501, "", S3_RETRY_NO, 502 },
-        { 400, "", S3_RETRY_NO, 502 },
-        { 400, "SomethingNew", S3_RETRY_NO, 502 },
-        { 400, "slowdown", S3_RETRY_NO, 502 },
-        { 400, "SlowDow", S3_RETRY_NO, 502 },
-
-        /* the SDKs' list of throttling codes */
-
-        { 400, "Throttling", S3_RETRY_THROTTLE, 503 },
-        { 400, "ThrottlingException", S3_RETRY_THROTTLE, 503 },
-        { 400, "ThrottledException", S3_RETRY_THROTTLE, 503 },
-        { 400, "RequestThrottled", S3_RETRY_THROTTLE, 503 },
-        { 400, "RequestThrottledException", S3_RETRY_THROTTLE, 503 },
-        { 400, "RequestLimitExceeded", S3_RETRY_THROTTLE, 503 },
-        { 400, "BandwidthLimitExceeded", S3_RETRY_THROTTLE, 503 },
-        { 400, "LimitExceededException", S3_RETRY_THROTTLE, 503 },
-        { 400, "PriorRequestNotComplete", S3_RETRY_THROTTLE, 503 },
-        { 400, "EC2ThrottledException", S3_RETRY_THROTTLE, 503 },
-        { 400, "ProvisionedThroughputExceededException",
-          S3_RETRY_THROTTLE, 503 },
-        { 400, "TransactionInProgressException", S3_RETRY_THROTTLE, 503 },
-
-        /* DynamoDB's own */
-
-        { 400, "ItemCollectionSizeLimitExceeded", S3_RETRY_THROTTLE, 503 },
-        { 400, "TransactionConflictException", S3_RETRY_TRANSIENT, 502 },
-        { 409, "ReplicatedWriteConflictException", S3_RETRY_TRANSIENT, 502 },
-        { 500, "InternalServerError", S3_RETRY_TRANSIENT, 502 },
-        { 400, "ConditionalCheckFailedException", S3_RETRY_NO, 502 },
-        { 400, "ResourceNotFoundException", S3_RETRY_NO, 502 },
-        { 400, "ValidationException", S3_RETRY_NO, 502 },
-        { 400, "AccessDeniedException", S3_RETRY_NO, 502 },
-        { 400, "SerializationException", S3_RETRY_NO, 502 }
-    };
-
     (void) state;
 
-    for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
-        t = &tests[i];
+    for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+        t = &errors[i];
         code = copy(t->code);
 
         if (s3_retry_class(t->status, code) != t->class) {
@@ -253,6 +254,9 @@ test_http_date(void **state)
         { "Thu, 29 Feb 2001 00:00:00 GMT", -1 },
         { "Sun, 29 Feb 2100 00:00:00 GMT", -1 },
         { "Sun, 31 Apr 2026 00:00:00 GMT", -1 },
+        { "Mon, 31 Apr 2028 00:00:00 GMT", -1 },
+        { "Tue, 29 Feb 2028 00:00:00 GMT", 1835395200 },
+        { "Wed, 30 Feb 2028 00:00:00 GMT", -1 },
         { "Sun, 00 Nov 1994 08:49:37 GMT", -1 },
         { "Sun, 06 Nov 1994 24:00:00 GMT", -1 },
         { "Sun, 06 Nov 1994 08:60:37 GMT", -1 },

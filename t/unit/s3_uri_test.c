@@ -49,6 +49,72 @@ drop(s3_str_t s)
 }
 
 
+static const endpoint_t  endpoints[] = {
+    { "https://s3.eu-central-1.amazonaws.com",
+      "s3.eu-central-1.amazonaws.com", S3_HOST_NAME, 1, 443, 1 },
+    { "https://s3.eu-central-1.amazonaws.com/",
+      "s3.eu-central-1.amazonaws.com", S3_HOST_NAME, 1, 443, 1 },
+    { "http://localhost", "localhost", S3_HOST_NAME, 0, 80, 1 },
+    { "HTTP://Localhost:9000", "Localhost", S3_HOST_NAME, 0, 9000, 0 },
+    { "http://my_minio:9000/", "my_minio", S3_HOST_NAME, 0, 9000, 0 },
+    { "https://a:443", "a", S3_HOST_NAME, 1, 443, 1 },
+    { "https://a:80", "a", S3_HOST_NAME, 1, 80, 0 },
+    { "http://a:80", "a", S3_HOST_NAME, 0, 80, 1 },
+    { "http://a:65535", "a", S3_HOST_NAME, 0, 65535, 0 },
+    { "http://a:00080", "a", S3_HOST_NAME, 0, 80, 1 },
+    { "http://127.0.0.1:7480", "127.0.0.1", S3_HOST_IPV4, 0, 7480, 0 },
+    { "https://192.0.2.1", "192.0.2.1", S3_HOST_IPV4, 1, 443, 1 },
+    { "http://[::1]:9000", "::1", S3_HOST_IPV6, 0, 9000, 0 },
+    { "https://[2001:db8::7]/", "2001:db8::7", S3_HOST_IPV6, 1, 443, 1 },
+    { "http://[::ffff:192.0.2.1]", "::ffff:192.0.2.1",
+      S3_HOST_IPV6, 0, 80, 1 },
+    { "http://1.s3", "1.s3", S3_HOST_NAME, 0, 80, 1 },
+
+    { "", NULL, 0, 0, 0, 0 },
+    { "http", NULL, 0, 0, 0, 0 },
+    { "http://", NULL, 0, 0, 0, 0 },
+    { "http:///", NULL, 0, 0, 0, 0 },
+    { "https://", NULL, 0, 0, 0, 0 },
+    { "ftp://a", NULL, 0, 0, 0, 0 },
+    { "a.example", NULL, 0, 0, 0, 0 },
+    { "http://:80", NULL, 0, 0, 0, 0 },
+    { "http://a:", NULL, 0, 0, 0, 0 },
+    { "http://a:/", NULL, 0, 0, 0, 0 },
+    { "http://a:0", NULL, 0, 0, 0, 0 },
+    { "http://a:65536", NULL, 0, 0, 0, 0 },
+    { "http://a:4294967376", NULL, 0, 0, 0, 0 },
+    { "http://a:000080", NULL, 0, 0, 0, 0 },
+    { "http://a:8x", NULL, 0, 0, 0, 0 },
+    { "http://a:+8", NULL, 0, 0, 0, 0 },
+    { "http://a:80:80", NULL, 0, 0, 0, 0 },
+    { "http://a/b", NULL, 0, 0, 0, 0 },
+    { "http://a//", NULL, 0, 0, 0, 0 },
+    { "http://a?b", NULL, 0, 0, 0, 0 },
+    { "http://a#b", NULL, 0, 0, 0, 0 },
+    { "http://user:password@a", NULL, 0, 0, 0, 0 },
+    { "http://a b", NULL, 0, 0, 0, 0 },
+    { "http://a%20b", NULL, 0, 0, 0, 0 },
+    { "http://\xc3\xbc.example", NULL, 0, 0, 0, 0 },
+    { "http://a..b", NULL, 0, 0, 0, 0 },
+    { "http://.a", NULL, 0, 0, 0, 0 },
+    { "http://a.", NULL, 0, 0, 0, 0 },
+    { "http://-a", NULL, 0, 0, 0, 0 },
+    { "http://a-", NULL, 0, 0, 0, 0 },
+    { "http://a.-b", NULL, 0, 0, 0, 0 },
+    { "http://256.0.0.1", NULL, 0, 0, 0, 0 },
+    { "http://1.2.3", NULL, 0, 0, 0, 0 },
+    { "http://2130706433", NULL, 0, 0, 0, 0 },
+    { "http://::1", NULL, 0, 0, 0, 0 },
+    { "http://[::1", NULL, 0, 0, 0, 0 },
+    { "http://[]", NULL, 0, 0, 0, 0 },
+    { "http://[::1]x", NULL, 0, 0, 0, 0 },
+    { "http://[::1]:", NULL, 0, 0, 0, 0 },
+    { "http://[::g]", NULL, 0, 0, 0, 0 },
+    { "http://[fe80::1%25eth0]", NULL, 0, 0, 0, 0 },
+    { "http://[127.0.0.1]", NULL, 0, 0, 0, 0 }
+};
+
+
 static void
 test_endpoint(void **state)
 {
@@ -58,75 +124,10 @@ test_endpoint(void **state)
     const endpoint_t  *t;
     s3_uri_endpoint_t  e;
 
-    static const endpoint_t  tests[] = {
-        { "https://s3.eu-central-1.amazonaws.com",
-          "s3.eu-central-1.amazonaws.com", S3_HOST_NAME, 1, 443, 1 },
-        { "https://s3.eu-central-1.amazonaws.com/",
-          "s3.eu-central-1.amazonaws.com", S3_HOST_NAME, 1, 443, 1 },
-        { "http://localhost", "localhost", S3_HOST_NAME, 0, 80, 1 },
-        { "HTTP://Localhost:9000", "Localhost", S3_HOST_NAME, 0, 9000, 0 },
-        { "http://my_minio:9000/", "my_minio", S3_HOST_NAME, 0, 9000, 0 },
-        { "https://a:443", "a", S3_HOST_NAME, 1, 443, 1 },
-        { "https://a:80", "a", S3_HOST_NAME, 1, 80, 0 },
-        { "http://a:80", "a", S3_HOST_NAME, 0, 80, 1 },
-        { "http://a:65535", "a", S3_HOST_NAME, 0, 65535, 0 },
-        { "http://a:00080", "a", S3_HOST_NAME, 0, 80, 1 },
-        { "http://127.0.0.1:7480", "127.0.0.1", S3_HOST_IPV4, 0, 7480, 0 },
-        { "https://192.0.2.1", "192.0.2.1", S3_HOST_IPV4, 1, 443, 1 },
-        { "http://[::1]:9000", "::1", S3_HOST_IPV6, 0, 9000, 0 },
-        { "https://[2001:db8::7]/", "2001:db8::7", S3_HOST_IPV6, 1, 443, 1 },
-        { "http://[::ffff:192.0.2.1]", "::ffff:192.0.2.1",
-          S3_HOST_IPV6, 0, 80, 1 },
-        { "http://1.s3", "1.s3", S3_HOST_NAME, 0, 80, 1 },
-
-        { "", NULL, 0, 0, 0, 0 },
-        { "http", NULL, 0, 0, 0, 0 },
-        { "http://", NULL, 0, 0, 0, 0 },
-        { "http:///", NULL, 0, 0, 0, 0 },
-        { "https://", NULL, 0, 0, 0, 0 },
-        { "ftp://a", NULL, 0, 0, 0, 0 },
-        { "a.example", NULL, 0, 0, 0, 0 },
-        { "http://:80", NULL, 0, 0, 0, 0 },
-        { "http://a:", NULL, 0, 0, 0, 0 },
-        { "http://a:/", NULL, 0, 0, 0, 0 },
-        { "http://a:0", NULL, 0, 0, 0, 0 },
-        { "http://a:65536", NULL, 0, 0, 0, 0 },
-        { "http://a:4294967376", NULL, 0, 0, 0, 0 },
-        { "http://a:000080", NULL, 0, 0, 0, 0 },
-        { "http://a:8x", NULL, 0, 0, 0, 0 },
-        { "http://a:+8", NULL, 0, 0, 0, 0 },
-        { "http://a:80:80", NULL, 0, 0, 0, 0 },
-        { "http://a/b", NULL, 0, 0, 0, 0 },
-        { "http://a//", NULL, 0, 0, 0, 0 },
-        { "http://a?b", NULL, 0, 0, 0, 0 },
-        { "http://a#b", NULL, 0, 0, 0, 0 },
-        { "http://user:password@a", NULL, 0, 0, 0, 0 },
-        { "http://a b", NULL, 0, 0, 0, 0 },
-        { "http://a%20b", NULL, 0, 0, 0, 0 },
-        { "http://\xc3\xbc.example", NULL, 0, 0, 0, 0 },
-        { "http://a..b", NULL, 0, 0, 0, 0 },
-        { "http://.a", NULL, 0, 0, 0, 0 },
-        { "http://a.", NULL, 0, 0, 0, 0 },
-        { "http://-a", NULL, 0, 0, 0, 0 },
-        { "http://a-", NULL, 0, 0, 0, 0 },
-        { "http://a.-b", NULL, 0, 0, 0, 0 },
-        { "http://256.0.0.1", NULL, 0, 0, 0, 0 },
-        { "http://1.2.3", NULL, 0, 0, 0, 0 },
-        { "http://2130706433", NULL, 0, 0, 0, 0 },
-        { "http://::1", NULL, 0, 0, 0, 0 },
-        { "http://[::1", NULL, 0, 0, 0, 0 },
-        { "http://[]", NULL, 0, 0, 0, 0 },
-        { "http://[::1]x", NULL, 0, 0, 0, 0 },
-        { "http://[::1]:", NULL, 0, 0, 0, 0 },
-        { "http://[::g]", NULL, 0, 0, 0, 0 },
-        { "http://[fe80::1%25eth0]", NULL, 0, 0, 0, 0 },
-        { "http://[127.0.0.1]", NULL, 0, 0, 0, 0 }
-    };
-
     (void) state;
 
-    for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
-        t = &tests[i];
+    for (i = 0; i < sizeof(endpoints) / sizeof(endpoints[0]); i++) {
+        t = &endpoints[i];
         err = NULL;
         url = copy(t->url, strlen(t->url));
 
