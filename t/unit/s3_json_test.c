@@ -535,6 +535,8 @@ test_parse_error(void **state)
         "UnrecognizedClientException", "m");
     assert_error("{\"__type\":\"ResourceNotFoundException\"}",
         "ResourceNotFoundException", "");
+    assert_error("{\"__type\":\"a.long.prefix.before.a.short.type#F\"}",
+        "F", "");
     assert_error("{\"__type\":\"a#b#Foo:http://example.com/#x\"}", "Foo", "");
     assert_error("{\"__type\":\"a#Foo\",\"message\":null,\"Message\":\"m\"}",
         "Foo", "m");
@@ -621,6 +623,175 @@ test_error(void **state)
 }
 
 
+static void
+assert_text(const char *text, const char *want)
+{
+    size_t          len;
+    json_t         *json;
+    s3_str_t        s;
+    unsigned char  *copy;
+
+    len = strlen(text);
+    copy = malloc(len ? len : 1);
+    assert_non_null(copy);
+    memcpy(copy, text, len);
+
+    s.data = copy;
+    s.len = len;
+
+    json = s3_json_text(s);
+    free(copy);
+
+    assert_non_null(json);
+    assert_string_equal(json_string_value(json), want);
+    json_decref(json);
+}
+
+
+#define BAD  "\xef\xbf\xbd"
+
+/* each text has a bad byte, so that the characters beside it are looked at */
+
+static void
+test_not_utf8(void **state)
+{
+    (void) state;
+
+    assert_text("", "");
+    assert_text("abc", "abc");
+    assert_text("a\xff" "b", "a" BAD "b");
+    assert_text("\x80\x81\xbf", BAD BAD BAD);
+
+    /* first and last characters of each length */
+
+    assert_text("\xff\x01\x7f", BAD "\x01\x7f");
+    assert_text("\xff\xc2\x80\xdf\xbf", BAD "\xc2\x80\xdf\xbf");
+    assert_text("\xff\xe0\xa0\x80\xef\xbf\xbf",
+                BAD "\xe0\xa0\x80\xef\xbf\xbf");
+    assert_text("\xff\xe1\x80\x80\xec\xbf\xbf\xee\x80\x80",
+                BAD "\xe1\x80\x80\xec\xbf\xbf\xee\x80\x80");
+    assert_text("\xff\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
+                BAD "\xf0\x90\x80\x80\xf4\x8f\xbf\xbf");
+    assert_text("\xff\xf1\x80\x80\x80\xf3\xbf\xbf\xbf",
+                BAD "\xf1\x80\x80\x80\xf3\xbf\xbf\xbf");
+
+    /* cut short, at the end and before another character */
+
+    assert_text("a\xc3", "a" BAD);
+    assert_text("a\xe2\x82", "a" BAD BAD);
+    assert_text("\xf0\x9f\x98", BAD BAD BAD);
+    assert_text("\xc3(", BAD "(");
+    assert_text("\xe2\x82(", BAD BAD "(");
+    assert_text("\xf0\x9f\x98(", BAD BAD BAD "(");
+    assert_text("\xc3\xc3\xa4", BAD "\xc3\xa4");
+
+    /* overlong, surrogates, above the last character */
+
+    assert_text("\xc0\xaf\xc1\xbf", BAD BAD BAD BAD);
+    assert_text("\xe0\x9f\xbf", BAD BAD BAD);
+    assert_text("\xf0\x8f\xbf\xbf", BAD BAD BAD BAD);
+    assert_text("\xed\xa0\x80\xed\x9f\xbf", BAD BAD BAD "\xed\x9f\xbf");
+    assert_text("\xf4\x90\x80\x80", BAD BAD BAD BAD);
+    assert_text("\xf5\x80\x80\x80", BAD BAD BAD BAD);
+}
+
+
+static void
+test_u64(void **state)
+{
+    json_t  *json;
+
+    (void) state;
+
+    json = s3_json_u64(INT64_MAX);
+    assert_true(json_integer_value(json) == INT64_MAX);
+    json_decref(json);
+
+    json = s3_json_u64(UINT64_MAX);
+    assert_true(json_integer_value(json) == INT64_MAX);
+    json_decref(json);
+
+    json = s3_json_u64((uint64_t) INT64_MAX - 1);
+    assert_true(json_integer_value(json) == INT64_MAX - 1);
+    json_decref(json);
+}
+
+
+static unsigned  allocations;
+
+static void *
+limited_malloc(size_t size)
+{
+    return allocations ? (allocations--, malloc(size)) : NULL;
+}
+
+
+static int
+write_put(s3_buf_t *b)
+{
+    return s3_json_put_item(s3_str("transfers"), &r, b);
+}
+
+
+static int
+write_get(s3_buf_t *b)
+{
+    return s3_json_get_item(s3_str("transfers"), s3_str("id"), b);
+}
+
+
+static int
+write_error(s3_buf_t *b)
+{
+    return s3_json_error(b, "code", "message", "id");
+}
+
+
+/* wherever memory ends: an error, never half a body */
+
+static void
+assert_no_memory(int (*write)(s3_buf_t *b), const char *want)
+{
+    int       rc;
+    char      mem[2000];
+    s3_buf_t  b;
+    unsigned  n;
+
+    rc = S3_ERROR;
+    json_set_alloc_funcs(limited_malloc, free);
+
+    for (n = 0; rc == S3_ERROR; n++) {
+        assert_true(n < 1000);
+        allocations = n;
+        s3_buf_init(&b, mem, sizeof(mem));
+        rc = write(&b);
+
+        if (rc == S3_ERROR) {
+            assert_ptr_equal(b.pos, b.start);
+        }
+    }
+
+    json_set_alloc_funcs(malloc, free);
+
+    assert_true(n > 4);
+    assert_written(&b, want);
+}
+
+
+static void
+test_no_memory(void **state)
+{
+    (void) state;
+
+    fill();
+    assert_no_memory(write_put, filled_put);
+    assert_no_memory(write_get, "{\"TableName\":\"transfers\",\"Key\":"
+        "{\"transferId\":{\"S\":\"id\"}},\"ConsistentRead\":true}");
+    assert_no_memory(write_error, "{\"error\":\"code\",\"message\":"
+        "\"message\",\"transferId\":\"id\"}");
+}
+
+
 int
 main(void)
 {
@@ -639,7 +810,10 @@ main(void)
         cmocka_unit_test(test_parse_error),
         cmocka_unit_test(test_parse_error_refused),
         cmocka_unit_test(test_parse_error_long),
-        cmocka_unit_test(test_error)
+        cmocka_unit_test(test_error),
+        cmocka_unit_test(test_not_utf8),
+        cmocka_unit_test(test_u64),
+        cmocka_unit_test(test_no_memory)
     };
 
     return cmocka_run_group_tests_name("s3_json", tests, NULL, NULL);

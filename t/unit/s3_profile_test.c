@@ -123,6 +123,11 @@ test_look(void **state)
                            CREDENTIALS), S3_OK);
     assert_string_equal(p.secret_key, "a#b;c");
 
+    assert_keys("[default]\n# a comment is no name\n  ; nor is this\n"
+                "  aws_access_key_id = AKID\n"
+                "  aws_secret_access_key = wJalrXUtnFEMI/K7MDENG+bPxRfiCY==\n",
+                "default", CREDENTIALS);
+
     /* a section's name in white space; the whole section indented */
 
     assert_keys("[ default ]\n  aws_access_key_id = AKID\n"
@@ -159,6 +164,17 @@ test_config(void **state)
 
     assert_int_equal(parse("[profile x]\n" KEYS, "x", CREDENTIALS), S3_OK);
     assert_int_equal(p.found, 0);
+
+    assert_int_equal(parse("[profilexy]\n" KEYS "[abcdefg xy]\n" KEYS, "xy",
+                           CONFIG), S3_OK);
+    assert_int_equal(p.found, 0);
+
+    /* the second look for [default] starts afresh */
+
+    assert_keys("  [default]\n  " KEYS "[a]\nregion=a\n", "default",
+                CONFIG);
+    assert_keys(" [default]\n" KEYS "[a]\nregion=a\n    continued\n",
+                "default", CONFIG);
 }
 
 
@@ -188,6 +204,8 @@ test_missing(void **state)
 
     assert_int_equal(parse("", "default", CREDENTIALS), S3_OK);
     assert_int_equal(p.found, 0);
+
+    assert_int_equal(parse("\xef\xbb\xbf", "default", CREDENTIALS), S3_OK);
 
     assert_int_equal(parse("\n\n# nothing\n", "default", CONFIG), S3_OK);
     assert_int_equal(p.found, 0);
@@ -318,6 +336,28 @@ test_too_long(void **state)
 }
 
 
+/* the longest line, and one byte more */
+
+static void
+test_long_line(void **state)
+{
+    static char  text[16384 + 4];
+
+    (void) state;
+
+    memset(text, 'x', sizeof(text));
+    memcpy(text, "[d]\na=", 6);
+
+    s3_profile_wipe(&p);
+    assert_int_equal(parse_more(text, 4 + 16383, "d", CREDENTIALS), S3_OK);
+    assert_int_equal(p.found, 1);
+
+    s3_profile_wipe(&p);
+    assert_int_equal(parse_more(text, 4 + 16384, "d", CREDENTIALS), S3_ERROR);
+    assert_string_equal(err, "a line is too long");
+}
+
+
 static void
 test_refused(void **state)
 {
@@ -325,6 +365,7 @@ test_refused(void **state)
 
     assert_int_equal(parse("[default]\n" KEYS "nonsense\n", "default",
                            CREDENTIALS), S3_ERROR);
+    assert_string_equal(err, "a line is neither [section] nor name = value");
     assert_int_equal(parse("[default\n" KEYS, "default", CREDENTIALS),
                      S3_ERROR);
     assert_int_equal(parse("\x7f" "ELF\n", "default", CREDENTIALS), S3_ERROR);
@@ -336,6 +377,10 @@ test_refused(void **state)
     assert_int_equal(parse("[d]\nregion=a\nregion=b\n", "d", CREDENTIALS),
                      S3_ERROR);
     assert_string_equal(err, "region is given twice");
+    assert_int_equal(parse("[d]\nregion=a\n" KEYS "region=b\n", "d",
+                           CREDENTIALS), S3_ERROR);
+    assert_string_equal(err, "region is given twice");
+    assert_string_equal(p.region, "a");
 }
 
 
@@ -366,6 +411,15 @@ test_two_files(void **state)
     assert_int_equal(parse_more(config, strlen(config), "default", CONFIG),
                      S3_OK);
     assert_string_equal(p.region, "us-west-2");
+
+    /* half a pair stays half a pair */
+
+    assert_int_equal(parse("[default]\naws_secret_access_key=s\n", "default",
+                           CREDENTIALS), S3_OK);
+    assert_int_equal(parse_more(config, strlen(config), "default", CONFIG),
+                     S3_OK);
+    assert_string_equal(p.access_key, "");
+    assert_string_equal(p.secret_key, "s");
 
     /* nothing in the first */
 
@@ -434,6 +488,7 @@ main(void)
         cmocka_unit_test(test_long_section),
         cmocka_unit_test(test_session_token),
         cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_long_line),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_two_files),
         cmocka_unit_test(test_wipe),

@@ -3,8 +3,11 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+
+#include <jansson.h>
 
 #include "s3_totals.h"
 
@@ -70,6 +73,46 @@ test_totals_json(void **state)
     assert_int_equal(s3_totals_json(&t, &b), S3_OK);
     s3_buf_init(&b, mem, sizeof(mem));
     assert_int_equal(s3_totals_prometheus(&t, &b), S3_OK);
+}
+
+
+static unsigned  allocations;
+
+static void *
+limited_malloc(size_t size)
+{
+    return allocations ? (allocations--, malloc(size)) : NULL;
+}
+
+
+/* wherever memory ends: an error, never some of the totals */
+
+static void
+test_totals_no_memory(void **state)
+{
+    int          rc;
+    char         mem[S3_TOTALS_MAX];
+    s3_buf_t     b;
+    unsigned     n;
+    s3_totals_t  t;
+
+    (void) state;
+
+    fill_totals(&t);
+    rc = S3_ERROR;
+    json_set_alloc_funcs(limited_malloc, free);
+
+    for (n = 0; rc == S3_ERROR; n++) {
+        assert_true(n < 1000);
+        allocations = n;
+        s3_buf_init(&b, mem, sizeof(mem));
+        rc = s3_totals_json(&t, &b);
+    }
+
+    json_set_alloc_funcs(malloc, free);
+
+    assert_true(n > 29);
+    assert_written(&b, totals_json);
 }
 
 
@@ -269,6 +312,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_totals_json),
+        cmocka_unit_test(test_totals_no_memory),
         cmocka_unit_test(test_prometheus),
         cmocka_unit_test(test_prometheus_values)
     };

@@ -370,6 +370,18 @@ test_list_parts(void **state)
     assert_int_equal(reply.root, S3_XML_LIST_UPLOADS);
     assert_int_equal(reply.truncated, 1);
 
+    /* what follows the parts belongs to none; the last of two counts */
+
+    assert_int_equal(parse("<ListPartsResult><Part><PartNumber>1"
+        "</PartNumber></Part><StorageClass>STANDARD</StorageClass><Owner>"
+        "<PartNumber>7</PartNumber></Owner><Part><PartNumber>2</PartNumber>"
+        "<ETag>longer</ETag><ETag>e</ETag></Part></ListPartsResult>"),
+        S3_OK);
+    assert_int_equal(parts.n, 2);
+    assert_int_equal(parts.parts[0].number, 1);
+    assert_int_equal(parts.parts[1].number, 2);
+    assert_string_equal(parts.parts[1].etag, "e");
+
     /* without a handler */
 
     reset();
@@ -481,6 +493,10 @@ test_long_values(void **state)
     assert_int_equal(parse(text), S3_OK);
     assert_int_equal(reply.too_long, 1);
     assert_string_equal(parts.parts[0].etag, "");
+
+    assert_int_equal(parse("<Error><Code>longer</Code><Code>ab</Code>"
+                           "</Error>"), S3_OK);
+    assert_string_equal(reply.code, "ab");
 }
 
 
@@ -564,6 +580,11 @@ parse_repeated(const char *head, const char *piece, size_t size)
         rc = s3_xml_feed(x, (const unsigned char *) text + i, n);
     }
 
+    if (rc == S3_ERROR) {
+        assert_int_equal(s3_xml_feed(x, (const unsigned char *) "<", 1),
+                         S3_ERROR);
+    }
+
     s3_xml_destroy(x);
     free(text);
 
@@ -630,7 +651,7 @@ test_complete_document(void **state)
     static const char  want[] =
         "<CompleteMultipartUpload" NS ">"
         "<Part><PartNumber>1</PartNumber><ETag>&quot;a&quot;</ETag></Part>"
-        "<Part><PartNumber>10000</PartNumber><ETag>&lt;&amp;&gt;'?"
+        "<Part><PartNumber>10000</PartNumber><ETag>&lt;&amp;&gt;' ?"
         "?</ETag>"
         "<ChecksumCRC32>y/Q5Jg==</ChecksumCRC32></Part>"
         "</CompleteMultipartUpload>";
@@ -641,7 +662,7 @@ test_complete_document(void **state)
 
     s3_xml_complete_begin(&out);
     s3_xml_complete_part(&out, 1, "\"a\"", NULL);
-    s3_xml_complete_part(&out, 10000, "<&>'\n\x01", "y/Q5Jg==");
+    s3_xml_complete_part(&out, 10000, "<&>' \n\x01", "y/Q5Jg==");
     s3_xml_complete_end(&out);
 
     assert_int_equal(out.overflow, 0);
