@@ -13,8 +13,11 @@
 
 #define NGX_HTTP_S3_JSON_ESCAPE  6
 
+/* more than an error's names, quotes and braces */
 
-static ngx_int_t ngx_http_s3_discard(ngx_http_request_t *r);
+#define NGX_HTTP_S3_ERROR_FRAME  64
+
+
 static ngx_uint_t ngx_http_s3_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_uint_t ngx_http_s3_has_header(ngx_http_request_t *r,
@@ -64,7 +67,7 @@ ngx_http_s3_send_chain(ngx_http_request_t *r, ngx_uint_t status,
         return NGX_ERROR;
     }
 
-    rc = ngx_http_s3_discard(r);
+    rc = ngx_http_s3_discard_body(r);
     if (rc != NGX_OK) {
         return rc;
     }
@@ -77,7 +80,7 @@ ngx_http_s3_send_chain(ngx_http_request_t *r, ngx_uint_t status,
     r->headers_out.content_length_n = len;
     r->headers_out.content_type.data = (u_char *) type;
     r->headers_out.content_type.len = ngx_strlen(type);
-    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_len = strcspn(type, ";");
     r->headers_out.content_type_lowcase = NULL;
     r->headers_out.charset.len = 0;
 
@@ -146,8 +149,7 @@ ngx_http_s3_send_error(ngx_http_request_t *r, ngx_uint_t status,
 
     size = ngx_strlen(code) + ngx_strlen(message) + (id ? id->len : 0);
     size = size * NGX_HTTP_S3_JSON_ESCAPE
-           + sizeof("{\"error\": \"\", \"message\": \"\", \"transferId\": null}")
-           + 16;
+           + NGX_HTTP_S3_ERROR_FRAME;
 
     p = ngx_pnalloc(r->pool, size);
     if (p == NULL) {
@@ -187,7 +189,7 @@ ngx_http_s3_send_allow(ngx_http_request_t *r, const char *methods)
                                       NULL);
     }
 
-    rc = ngx_http_s3_discard(r);
+    rc = ngx_http_s3_discard_body(r);
     if (rc != NGX_OK) {
         return rc;
     }
@@ -198,6 +200,25 @@ ngx_http_s3_send_allow(ngx_http_request_t *r, const char *methods)
     ngx_http_clear_content_length(r);
 
     return ngx_http_send_header(r);
+}
+
+
+ngx_int_t
+ngx_http_s3_discard_body(ngx_http_request_t *r)
+{
+    if (r != r->main) {
+        return NGX_OK;
+    }
+
+    /* such a client may send its next request instead of the body */
+
+    if (r->headers_in.expect && !r->expect_tested && r->request_body == NULL) {
+        r->keepalive = 0;
+    }
+
+    r->expect_tested = 1;
+
+    return ngx_http_discard_request_body(r);
 }
 
 
@@ -223,28 +244,6 @@ ngx_http_s3_add_header(ngx_http_request_t *r, const char *name,
 #endif
 
     return NGX_OK;
-}
-
-
-/*
- * A client that waits for 100 Continue is not asked for the body, and may
- * send its next request instead of it: that connection ends.
- */
-
-static ngx_int_t
-ngx_http_s3_discard(ngx_http_request_t *r)
-{
-    if (r != r->main) {
-        return NGX_OK;
-    }
-
-    if (r->headers_in.expect && !r->expect_tested && r->request_body == NULL) {
-        r->keepalive = 0;
-    }
-
-    r->expect_tested = 1;
-
-    return ngx_http_discard_request_body(r);
 }
 
 

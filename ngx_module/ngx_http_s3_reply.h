@@ -26,15 +26,19 @@ ngx_int_t ngx_http_s3_send_chain(ngx_http_request_t *r, ngx_uint_t status,
     const char *type, ngx_chain_t *out, off_t len);
 
 /*
- * {"error": code, "message": …, "transferId": …}, or the status itself where
- * the location has an error_page for it (the caller's headers stay). Retry-
- * After goes with 503 unless the caller has added one. id may be NULL.
+ * {"error": code, "message": …, "transferId": …}, or the status itself
+ * where the location has an error_page for it (the caller's headers stay).
+ * Retry-After goes with 503 unless the caller has added one. id may be NULL.
  */
 ngx_int_t ngx_http_s3_send_error(ngx_http_request_t *r, ngx_uint_t status,
     const char *code, const char *message, ngx_str_t *id);
 
 /* answers OPTIONS with 204 and any other method with 405, both with Allow */
 ngx_int_t ngx_http_s3_send_allow(ngx_http_request_t *r, const char *methods);
+
+/* Drops the body that nobody will read; a client that waits for 100 Continue
+   is not asked for it. All of the above do it too. */
+ngx_int_t ngx_http_s3_discard_body(ngx_http_request_t *r);
 
 /* name is a constant; value's bytes live as long as the request */
 ngx_int_t ngx_http_s3_add_header(ngx_http_request_t *r, const char *name,

@@ -65,9 +65,8 @@ typedef struct {
     ngx_slab_pool_t    *shpool;
     void               *sh;          /* private */
     ngx_s3_counters_t  *counters;    /* valid once the zone is initialised;
-                                        from a worker's first reaping on the
-                                        worker's own, whose gauges (up,
-                                        memory_used) vanish with it */
+                                        from ngx_s3_zone_enter() on the
+                                        worker's own */
     ngx_msec_t          ttl;         /* of finished records, ms; 24 h */
     ngx_str_t           name;
     ngx_uint_t          rebuilt;     /* private */
@@ -113,8 +112,12 @@ ngx_uint_t ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
 
 void ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals);
 
-/* Called by a worker at its start, before it keeps the address of a counter,
-   and then every few seconds: records whose owner process is gone become
+/* Called by a worker at its start, before anybody keeps the address of a
+   counter: gives it counters of its own, so that its gauges (up, memory_used)
+   vanish with it however it dies. Reaping does it too. */
+void ngx_s3_zone_enter(ngx_s3_zone_t *zone);
+
+/* Called by a worker at its start and then every few seconds: records whose owner process is gone become
    failed ("worker process died") and are counted so; finished ones past their
    ttl are given up. Calls handler (may be NULL) for each such failed record,
    for the stores. Returns how many. */

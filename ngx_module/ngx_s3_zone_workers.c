@@ -19,12 +19,58 @@
 static ngx_uint_t ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i,
     s3_record_t *record);
 static void ngx_s3_zone_expire(ngx_s3_zone_t *zone);
-static void ngx_s3_zone_enter(ngx_s3_zone_t *zone);
 static ngx_uint_t ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker);
 static void ngx_s3_zone_add(ngx_s3_counters_t *sum,
     ngx_s3_counters_t *counters);
 static void ngx_s3_zone_store_totals(s3_store_totals_t *totals,
     ngx_s3_store_counters_t *counters);
+
+
+void
+ngx_s3_zone_enter(ngx_s3_zone_t *zone)
+{
+    ngx_uint_t             i;
+    ngx_s3_zone_sh_t      *sh;
+    ngx_s3_zone_worker_t  *worker, *mine;
+
+    mine = NULL;
+
+    sh = ngx_s3_zone_lock(zone);
+
+    for (i = 0; i < NGX_S3_ZONE_WORKERS; i++) {
+        worker = &sh->worker[i];
+
+        /* what it counted is kept, but for what it said of the moment */
+
+        if (worker->pid && ngx_s3_zone_gone(worker)) {
+            worker->counters.memory_used = 0;
+            worker->counters.redis.up = 0;
+            worker->counters.dynamodb.up = 0;
+
+            worker->pid = 0;
+            ngx_s3_zone_add(&sh->counters, &worker->counters);
+        }
+
+        if (worker->pid == ngx_pid || (worker->pid == 0 && mine == NULL)) {
+            mine = worker;
+        }
+    }
+
+    if (mine && mine->pid == 0 && zone->counters == &sh->counters) {
+        ngx_memzero(&mine->counters, sizeof(ngx_s3_counters_t));
+        mine->epoch = ngx_s3_zone_epoch();
+
+        ngx_memory_barrier();
+
+        mine->pid = ngx_pid;
+    }
+
+    if (mine && mine->pid == ngx_pid) {
+        zone->counters = &mine->counters;
+    }
+
+    ngx_s3_zone_unlock(zone);
+}
 
 
 void
@@ -208,56 +254,6 @@ ngx_s3_zone_expire(ngx_s3_zone_t *zone)
         ngx_s3_zone_unlock(zone);
 
     } while (n == NGX_S3_ZONE_BATCH);
-}
-
-
-/*
- * A place for this worker's counters, once; the counters of those that are
- * gone are kept, but for what they said of the moment.
- */
-
-static void
-ngx_s3_zone_enter(ngx_s3_zone_t *zone)
-{
-    ngx_uint_t             i;
-    ngx_s3_zone_sh_t      *sh;
-    ngx_s3_zone_worker_t  *worker, *mine;
-
-    mine = NULL;
-
-    sh = ngx_s3_zone_lock(zone);
-
-    for (i = 0; i < NGX_S3_ZONE_WORKERS; i++) {
-        worker = &sh->worker[i];
-
-        if (worker->pid && ngx_s3_zone_gone(worker)) {
-            worker->counters.memory_used = 0;
-            worker->counters.redis.up = 0;
-            worker->counters.dynamodb.up = 0;
-
-            worker->pid = 0;
-            ngx_s3_zone_add(&sh->counters, &worker->counters);
-        }
-
-        if (worker->pid == ngx_pid || (worker->pid == 0 && mine == NULL)) {
-            mine = worker;
-        }
-    }
-
-    if (mine && mine->pid == 0 && zone->counters == &sh->counters) {
-        ngx_memzero(&mine->counters, sizeof(ngx_s3_counters_t));
-        mine->epoch = ngx_s3_zone_epoch();
-
-        ngx_memory_barrier();
-
-        mine->pid = ngx_pid;
-    }
-
-    if (mine && mine->pid == ngx_pid) {
-        zone->counters = &mine->counters;
-    }
-
-    ngx_s3_zone_unlock(zone);
 }
 
 
