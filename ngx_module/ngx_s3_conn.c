@@ -304,9 +304,9 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
 {
     u_char                  text[NGX_S3_REASON], *p;
     ngx_int_t               rc;
-    ngx_log_t               quiet;
     ngx_err_t               err;
     ngx_addr_t             *addr;
+    ngx_s3_catcher_t        quiet;
     ngx_peer_connection_t   pc;
 
     addr = &link->addrs[link->next++];
@@ -314,11 +314,7 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     /* nginx logs an address that refuses at once as an error, but here it is
        one only if none is left, and then the caller's */
 
-    quiet = *link->log;
-
-    if (quiet.log_level > NGX_LOG_ALERT && quiet.log_level <= NGX_LOG_INFO) {
-        quiet.log_level = NGX_LOG_ALERT;
-    }
+    ngx_s3_catcher_init(&quiet, link->log, NULL);
 
     ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
 
@@ -326,7 +322,7 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     pc.socklen = addr->socklen;
     pc.name = &addr->name;
     pc.get = ngx_event_get_peer;
-    pc.log = &quiet;
+    pc.log = &quiet.log;
     pc.log_error = NGX_ERROR_INFO;
 
     ngx_set_socket_errno(0);

@@ -210,25 +210,3 @@ ngx_s3_endpoint_store(ngx_conf_t *cf, ngx_ssl_t *ssl, ngx_s3_ssl_conf_t *conf)
 
     return NGX_OK;
 }
-
-
-void ngx_cdecl
-ngx_s3_reason(char *reason, const char *fmt, ...)
-{
-    u_char   *p, *last, *start;
-    va_list   args;
-
-    start = (u_char *) reason;
-
-    va_start(args, fmt);
-    last = ngx_vslprintf(start, start + NGX_S3_REASON - 1, fmt, args);
-    va_end(args);
-
-    *last = '\0';
-
-    for (p = start; p < last; p++) {
-        if (*p < 0x20 || *p == 0x7f) {
-            *p = ' ';
-        }
-    }
-}

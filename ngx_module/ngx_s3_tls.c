@@ -27,8 +27,6 @@ static ngx_int_t ngx_s3_tls_check_literal(ngx_s3_tls_t *tls);
 
 static void ngx_s3_tls_catch(ngx_s3_tls_t *tls);
 static void ngx_s3_tls_release(ngx_s3_tls_t *tls);
-static void ngx_s3_tls_writer(ngx_log_t *log, ngx_uint_t level, u_char *buf,
-    size_t len);
 
 static void ngx_s3_tls_save(ngx_connection_t *c);
 static ngx_s3_tls_session_t *ngx_s3_tls_find(ngx_s3_endpoint_t *endpoint,
@@ -291,19 +289,11 @@ ngx_s3_tls_catch(ngx_s3_tls_t *tls)
 
     c = tls->connection;
 
-    tls->catcher = *tls->log;
-    tls->catcher.next = NULL;
-    tls->catcher.handler = NULL;
-    tls->catcher.writer = ngx_s3_tls_writer;
-    tls->catcher.wdata = tls;
+    ngx_s3_catcher_init(&tls->catcher, tls->log, tls->reason);
 
-    if (tls->catcher.log_level < NGX_LOG_INFO) {
-        tls->catcher.log_level = NGX_LOG_INFO;
-    }
-
-    c->log = &tls->catcher;
-    c->read->log = &tls->catcher;
-    c->write->log = &tls->catcher;
+    c->log = &tls->catcher.log;
+    c->read->log = &tls->catcher.log;
+    c->write->log = &tls->catcher.log;
 }
 
 
@@ -317,57 +307,6 @@ ngx_s3_tls_release(ngx_s3_tls_t *tls)
     c->log = tls->log;
     c->read->log = tls->log;
     c->write->log = tls->log;
-}
-
-
-/* the line is "date time [level] pid#tid: *connection message LF" */
-
-static void
-ngx_s3_tls_writer(ngx_log_t *log, ngx_uint_t level, u_char *buf, size_t len)
-{
-    u_char        *p, *last;
-    ngx_log_t     *real;
-    ngx_s3_tls_t  *tls;
-
-    tls = log->wdata;
-    last = buf + len;
-
-    if (level == NGX_LOG_DEBUG) {
-        real = tls->log;
-
-        if (real->writer) {
-            real->writer(real, level, buf, len);
-
-        } else if (real->file) {
-            (void) ngx_write_fd(real->file->fd, buf, len);
-        }
-
-        return;
-    }
-
-    if (tls->reason[0] != '\0') {
-        return;
-    }
-
-    p = ngx_strlchr(buf, last, '#');
-    p = p ? ngx_strlchr(p, last, ' ') : NULL;
-
-    if (p == NULL) {
-        return;
-    }
-
-    p++;
-
-    if (p < last && *p == '*') {
-        p = ngx_strlchr(p, last, ' ');
-        p = p ? p + 1 : last;
-    }
-
-    while (last > p && (last[-1] == LF || last[-1] == CR)) {
-        last--;
-    }
-
-    ngx_s3_reason(tls->reason, "%*s", (size_t) (last - p), p);
 }
 
 

@@ -7,6 +7,7 @@
 #define NGX_S3_TLS_H
 
 #include "ngx_s3_conn.h"
+#include "ngx_s3_log.h"
 #include "ngx_s3_resolve.h"
 
 
@@ -31,7 +32,7 @@ struct ngx_s3_tls_s {
 
     /* private */
     ngx_str_t           name;        /* that the certificate must have */
-    ngx_log_t           catcher;
+    ngx_s3_catcher_t    catcher;
     unsigned            literal:1;   /* name is an address */
 };
 

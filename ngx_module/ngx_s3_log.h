@@ -1,0 +1,26 @@
+/*
+ * A log that holds nginx's own lines back where a failure is no error yet, and
+ * keeps the first of them as the reason.
+ */
+
+#ifndef NGX_S3_LOG_H
+#define NGX_S3_LOG_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+typedef struct {
+    ngx_log_t   log;                 /* hand out its address */
+    ngx_log_t  *real;
+    char       *reason;              /* NGX_S3_REASON bytes, or NULL */
+} ngx_s3_catcher_t;
+
+
+/* Debug lines, alerts and worse go to real at once; reason, where it is empty,
+   takes the text of another line. The catcher must not move. */
+void ngx_s3_catcher_init(ngx_s3_catcher_t *catcher, ngx_log_t *real,
+    char *reason);
+
+
+#endif /* NGX_S3_LOG_H */
