@@ -463,7 +463,7 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     ngx_http_s3_loc_conf_t *conf)
 {
     char                      *rv;
-    ngx_s3_target_t           *target;
+    ngx_s3_target_t           *target, **listed;
     ngx_s3_transfer_conf_t    *transfer;
     ngx_http_core_loc_conf_t  *clcf;
 
@@ -485,10 +485,13 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
 
     transfer = ngx_pcalloc(cf->pool, sizeof(ngx_s3_transfer_conf_t));
     target = ngx_pcalloc(cf->pool, sizeof(ngx_s3_target_t));
+    listed = ngx_array_push(&mcf->targets);
 
-    if (transfer == NULL || target == NULL) {
+    if (transfer == NULL || target == NULL || listed == NULL) {
         return NGX_CONF_ERROR;
     }
+
+    *listed = target;
 
     rv = ngx_http_s3_init_credentials(cf, conf);
 

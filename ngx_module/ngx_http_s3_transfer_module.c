@@ -262,6 +262,12 @@ ngx_http_s3_create_main_conf(ngx_conf_t *cf)
     mcf->stores.redis = NGX_CONF_UNSET_PTR;
     mcf->stores.dynamodb = NGX_CONF_UNSET_PTR;
 
+    if (ngx_array_init(&mcf->targets, cf->pool, 4, sizeof(ngx_s3_target_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
     return mcf;
 }
 
@@ -464,6 +470,9 @@ ngx_http_s3_merge_transport(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
 static ngx_int_t
 ngx_http_s3_init_process(ngx_cycle_t *cycle)
 {
+    ngx_uint_t                i;
+    ngx_s3_target_t         **target;
+    ngx_s3_counters_t        *counters;
     ngx_http_s3_main_conf_t  *mcf;
 
     if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
@@ -482,7 +491,17 @@ ngx_http_s3_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
-    ngx_s3_pool_init(mcf->pool, &mcf->stores.zone->counters->memory_used);
+    counters = mcf->stores.zone->counters;
+
+    ngx_s3_pool_init(mcf->pool, &counters->memory_used);
+
+    target = mcf->targets.elts;
+
+    for (i = 0; i < mcf->targets.nelts; i++) {
+        target[i]->requests = &counters->s3_requests;
+        target[i]->retries = &counters->s3_retries;
+        target[i]->errors = &counters->s3_errors;
+    }
 
     return ngx_s3_progress_init_worker(&mcf->stores, cycle);
 }
@@ -491,6 +510,8 @@ ngx_http_s3_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_s3_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_uint_t                i;
+    ngx_s3_target_t         **target;
     ngx_http_s3_main_conf_t  *mcf;
 
     if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
@@ -505,7 +526,15 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
     mcf = ngx_http_cycle_get_module_main_conf(cycle,
                                               ngx_http_s3_transfer_module);
 
-    if (mcf && mcf->used) {
-        ngx_s3_progress_exit_worker(&mcf->stores);
+    if (mcf == NULL || !mcf->used) {
+        return;
     }
+
+    target = mcf->targets.elts;
+
+    for (i = 0; i < mcf->targets.nelts; i++) {
+        ngx_s3_endpoint_close_idle(target[i]->endpoint);
+    }
+
+    ngx_s3_progress_exit_worker(&mcf->stores);
 }

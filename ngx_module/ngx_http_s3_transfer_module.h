@@ -23,6 +23,8 @@ typedef struct {
     size_t                       memory;
     ngx_s3_pool_t               *pool;
     ngx_s3_stores_t              stores;
+    ngx_array_t                  targets;        /* ngx_s3_target_t *, of all
+                                                    locations */
     ngx_s3_credentials_t        *dynamodb_credentials;
     ngx_str_t                    dynamodb_credentials_missing;
     unsigned                     used:1; /* some location needs the zone */

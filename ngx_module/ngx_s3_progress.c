@@ -75,8 +75,7 @@ ngx_s3_progress_open(ngx_s3_progress_t *p, ngx_s3_progress_conf_t *conf,
         (void) ngx_atomic_fetch_add(&counters->untracked, 1);
 
         ngx_log_error(NGX_LOG_INFO, log, 0,
-                      "no room for a record in the zone, transfer: %s",
-                      p->record.id);
+                      "no room for a record in the zone");
     }
 
     s3_gate_init(&p->gate, &conf->gate, p->record.total_bytes);
@@ -116,8 +115,8 @@ ngx_s3_progress_opening(ngx_s3_progress_t *p)
     s3_buf_init(&b, mem, sizeof(mem));
     s3_record_log(&p->record, &b);
 
-    ngx_log_error(p->conf->log_level, p->log, 0, "%*s, transfer: %s",
-                  (size_t) (b.pos - b.start), b.start, p->record.id);
+    ngx_log_error(p->conf->log_level, p->log, 0, "%*s",
+                  (size_t) (b.pos - b.start), b.start);
 }
 
 
@@ -189,9 +188,8 @@ ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
 
     if (p->conf->log_level != NGX_S3_PROGRESS_LOG_OFF) {
         ngx_log_error(p->conf->log_level, p->log, 0,
-                      "transfer is %s, bytes: %uL, stored: %uL, transfer: %s",
-                      s3_state_name(state), p->bytes, p->record.bytes_stored,
-                      p->record.id);
+                      "transfer is %s, bytes: %uL, stored: %uL",
+                      s3_state_name(state), p->bytes, p->record.bytes_stored);
     }
 }
 
