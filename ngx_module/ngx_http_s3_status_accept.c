@@ -47,7 +47,8 @@ ngx_http_s3_status_accept(ngx_http_request_t *r)
     }
 
     if (prometheus.q > json.q
-        || (prometheus.q == json.q && prometheus.precision > json.precision))
+        || (prometheus.q == json.q && prometheus.q != 0
+            && prometheus.precision > json.precision))
     {
         return NGX_HTTP_S3_STATUS_PROMETHEUS;
     }
