@@ -3,8 +3,8 @@
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all deps module module-asan unit test test-asan fuzz demo bench \
-    services-start services-stop clean help
+.PHONY: all deps module module-asan unit test test-asan test-docker fuzz demo \
+    bench services-start services-stop clean help
 
 all: module
 
@@ -25,6 +25,9 @@ test: deps module	## all tests; TESTS="t/x.t t/y.t" for some
 
 test-asan: deps module-asan	## all tests, module and units under ASan, UBSan
 	@T_ASAN=1 t/lib/run-tests $(TESTS)
+
+test-docker: deps	## build the image and upload through it (root, slow)
+	@t/docker.sh
 
 fuzz:			## fuzz the parsers of lib/ (clang); FUZZ_TIME=seconds each
 	@$(MAKE) -C t/unit fuzz
