@@ -595,6 +595,9 @@ parse_repeated(const char *head, const char *piece, size_t size)
 static void
 test_bounds(void **state)
 {
+    s3_xml_t              *x;
+    static unsigned char   text[] = " ";
+
     (void) state;
 
     /* the document: 4 MiB are taken, a byte more is not */
@@ -605,6 +608,14 @@ test_bounds(void **state)
                      S3_ERROR);
     assert_int_equal(parse_repeated("", " ", S3_XML_MAX_DOC), S3_OK);
     assert_int_equal(parse_repeated("", " ", S3_XML_MAX_DOC + 1), S3_ERROR);
+
+    reset();
+    x = s3_xml_create(&reply);
+    assert_non_null(x);
+    assert_int_equal(s3_xml_feed(x, text, S3_XML_MAX_DOC + 1), S3_ERROR);
+    assert_int_equal(s3_xml_feed(x, text, 1), S3_ERROR);
+    assert_int_equal(s3_xml_finish(x), S3_ERROR);
+    s3_xml_destroy(x);
 
     /* a tag, a comment, an attribute that never end */
 
