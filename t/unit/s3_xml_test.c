@@ -510,7 +510,7 @@ test_not_xml(void **state)
         "<Error/><Error/>", "<Error>&</Error>", "<Error/>x", "x<Error/>",
         "<Error><Code>SlowDown</Code>", "<Error a=1/>", "<1/>",
         "<Error>\x01</Error>", "<Error>\xff</Error>", "<!-- no root -->",
-        PROLOG, PROLOG PROLOG "<Error/>", "<Error/>" PROLOG,
+        PROLOG, (PROLOG PROLOG "<Error/>"), ("<Error/>" PROLOG),
         "<?xml version=\"1.0\" encoding=\"nonsense\"?><Error/>"
     };
 
