@@ -123,8 +123,8 @@ struct ngx_s3_conn_s {
     ngx_s3_conn_pt      write;       /* in the connect handler */
 
     ngx_s3_error_e      error;       /* why connecting failed */
-    char                reason[NGX_S3_REASON]; /* text for the log and the record; names
-                                        the host, never a secret */
+    char                reason[NGX_S3_REASON];   /* text for the log and the
+                                        record; names the host, no secret */
     unsigned            reused:1;    /* came from the idle pool */
 };
 

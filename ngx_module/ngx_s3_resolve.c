@@ -13,7 +13,7 @@
 
 typedef struct {
     ngx_str_node_t   node;
-    ngx_array_t      addrs;          /* of ngx_sockaddr_t, in the file's order */
+    ngx_array_t      addrs;          /* of ngx_sockaddr_t, in file order */
 } ngx_s3_host_t;
 
 
@@ -427,7 +427,7 @@ ngx_s3_resolve_start(ngx_s3_resolve_t *rs)
 
     resolver = rs->resolver;
 
-    /* without the directive nginx gives a location a resolver without servers */
+    /* without the directive nginx gives a location one without servers */
 
     if (resolver == NULL || resolver->connections.nelts == 0) {
         resolver = rs->names ? rs->names->resolver : NULL;
