@@ -77,14 +77,14 @@ static ngx_s3_dynamodb_op_t *ngx_s3_dynamodb_op(ngx_s3_dynamodb_t *dynamodb,
 static ngx_int_t ngx_s3_dynamodb_send(ngx_s3_dynamodb_op_t *op);
 static void ngx_s3_dynamodb_handler(ngx_s3_request_t *rq);
 static ngx_int_t ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op,
-    char *reason, ngx_msec_t *delay);
+    char *reason, ngx_msec_t *cap);
 static ngx_int_t ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op,
-    char *reason, ngx_msec_t *delay);
+    char *reason, ngx_msec_t *cap);
 static ngx_int_t ngx_s3_dynamodb_clock(ngx_s3_dynamodb_op_t *op,
     const char *type);
 static ngx_int_t ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op);
 static void ngx_s3_dynamodb_failed(ngx_s3_dynamodb_t *dynamodb,
-    const char *reason, ngx_msec_t delay);
+    const char *reason, ngx_msec_t cap);
 static void ngx_s3_dynamodb_pause_handler(ngx_event_t *ev);
 static void ngx_s3_dynamodb_free(ngx_s3_dynamodb_op_t *op);
 
@@ -513,15 +513,15 @@ ngx_s3_dynamodb_handler(ngx_s3_request_t *rq)
     char                    reason[NGX_S3_REASON];
     void                   *data;
     ngx_int_t               rc;
-    ngx_msec_t              delay;
+    ngx_msec_t              cap;
     ngx_uint_t              reads;
     ngx_s3_dynamodb_t      *dynamodb;
     ngx_s3_store_read_t    *read;
     ngx_s3_store_write_pt   handler;
 
-    delay = 0;
+    cap = NGX_S3_DYNAMODB_BACKOFF;
 
-    rc = ngx_s3_dynamodb_result(op, reason, &delay);
+    rc = ngx_s3_dynamodb_result(op, reason, &cap);
 
     if (rc == NGX_AGAIN) {
         return;
@@ -547,7 +547,7 @@ ngx_s3_dynamodb_handler(ngx_s3_request_t *rq)
     if (!dynamodb->pause.timer_set) {
 
         if (rc == NGX_ERROR) {
-            ngx_s3_dynamodb_failed(dynamodb, reason, delay);
+            ngx_s3_dynamodb_failed(dynamodb, reason, cap);
 
         } else {
             ngx_s3_store_works(dynamodb->store);
@@ -558,12 +558,12 @@ ngx_s3_dynamodb_handler(ngx_s3_request_t *rq)
 }
 
 
-/* what became of the request; NGX_AGAIN: it was sent anew. delay is 0, or ms
-   until another try is worth it. */
+/* what became of the request; NGX_AGAIN: it was sent anew. cap: of the
+   back-off, ms. */
 
 static ngx_int_t
 ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
-    ngx_msec_t *delay)
+    ngx_msec_t *cap)
 {
     ngx_s3_request_t  *rq;
 
@@ -575,16 +575,25 @@ ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
     }
 
     if (rq->status != NGX_S3_DYNAMODB_OK) {
-        return ngx_s3_dynamodb_refused(op, reason, delay);
+        return ngx_s3_dynamodb_refused(op, reason, cap);
     }
 
-    return op->read ? ngx_s3_dynamodb_item(op) : NGX_OK;
+    if (op->reads) {
+        return ngx_s3_dynamodb_item(op);
+    }
+
+    if (rq->reply.len == 0 || rq->reply.data[0] != '{') {
+        ngx_s3_reason(reason, "status 200, but not an answer of DynamoDB's");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 
 static ngx_int_t
 ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
-    ngx_msec_t *delay)
+    ngx_msec_t *cap)
 {
     s3_retry_e         class;
     s3_json_error_t    e;
@@ -600,7 +609,9 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
     /* also after a try whose answer was lost: then it is our own record that
        stands there */
 
-    if (ngx_strcmp(e.type, "ConditionalCheckFailedException") == 0) {
+    if (!op->reads
+        && ngx_strcmp(e.type, "ConditionalCheckFailedException") == 0)
+    {
         return NGX_OK;
     }
 
@@ -611,7 +622,7 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
     class = s3_retry_class(rq->status, s3_str(e.type));
 
     if (class != S3_RETRY_TRANSIENT && class != S3_RETRY_THROTTLE) {
-        *delay = NGX_S3_DYNAMODB_REFUSED;
+        *cap = NGX_S3_DYNAMODB_REFUSED;
     }
 
     /* what is said about a signature may repeat what was signed, a session
@@ -705,11 +716,8 @@ ngx_s3_dynamodb_failed(ngx_s3_dynamodb_t *dynamodb, const char *reason,
 {
     ngx_s3_store_failed(dynamodb->store, reason);
 
-    if (delay == 0) {
-        delay = ngx_s3_store_delay(dynamodb->store, NGX_S3_DYNAMODB_BACKOFF);
-    }
-
-    ngx_add_timer(&dynamodb->pause, delay);
+    ngx_add_timer(&dynamodb->pause,
+                  ngx_s3_store_delay(dynamodb->store, cap));
 }
 
 

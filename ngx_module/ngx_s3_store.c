@@ -3,7 +3,11 @@
 
 #define NGX_S3_STORE_DELAY    250            /* ms */
 #define NGX_S3_STORE_STEPS    12             /* more do not change the delay */
-#define NGX_S3_STORE_QUIET    10             /* s */
+#define NGX_S3_STORE_LOGGED   5              /* outages with lines of their own */
+#define NGX_S3_STORE_WINDOW   60             /* in so many seconds */
+
+
+static ngx_uint_t ngx_s3_store_flaps(ngx_s3_store_t *store);
 
 
 ngx_int_t
@@ -81,14 +85,10 @@ ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason)
     if (!store->down) {
         store->down = 1;
         store->down_since = ngx_time();
-
-        /* a store that works now and then must not fill the log */
-
-        store->quiet = (store->up_since != 0
-                        && ngx_time() - store->up_since < NGX_S3_STORE_QUIET);
+        store->quiet = ngx_s3_store_flaps(store);
 
     } else if (store->quiet
-               && ngx_time() - store->down_since >= NGX_S3_STORE_QUIET)
+               && ngx_time() - store->down_since >= NGX_S3_STORE_WINDOW)
     {
         store->quiet = 0;
 
@@ -107,8 +107,22 @@ ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason)
     }
 
     ngx_log_error(level, store->log, 0,
-                  "%s store is down: %s, host: %V, %ui records waiting",
-                  store->name, text, &store->where, store->waiting);
+                  "%s store is down: %s, host: %V",
+                  store->name, text, &store->where);
+}
+
+
+/* a store that fails every now and then must not fill the log */
+
+static ngx_uint_t
+ngx_s3_store_flaps(ngx_s3_store_t *store)
+{
+    if (ngx_time() - store->window >= NGX_S3_STORE_WINDOW) {
+        store->window = ngx_time();
+        store->logged = 0;
+    }
+
+    return store->logged++ >= NGX_S3_STORE_LOGGED;
 }
 
 
@@ -130,7 +144,6 @@ ngx_s3_store_works(ngx_s3_store_t *store)
     }
 
     store->down = 0;
-    store->up_since = ngx_time();
     level = store->quiet ? NGX_LOG_INFO : NGX_LOG_NOTICE;
 
     ngx_log_error(level, store->log, 0,

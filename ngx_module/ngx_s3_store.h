@@ -75,11 +75,12 @@ struct ngx_s3_store_s {
     ngx_uint_t                waiting;       /* records in the queue */
     ngx_uint_t                failures;      /* in a row */
     time_t                    down_since;
-    time_t                    up_since;
+    time_t                    window;        /* when outages began to be */
+    ngx_uint_t                logged;        /* counted, and how many */
     unsigned                  up:1;
     unsigned                  down:1;
-    unsigned                  quiet:1;       /* the outage is not logged: the
-                                                one before ended just now */
+    unsigned                  quiet:1;       /* the outage is logged as info:
+                                                one of too many */
 };
 
 
