@@ -688,7 +688,7 @@ test_long_name(void **state)
         s3_buf_init(&b, text, sizeof(text));
         assert_int_equal(s3_sigv4_canonical(&r, &b), S3_OK);
         assert_int_equal(s3_buf_str(&b).len, 3 + i + 4 + i + 1);
-        assert_null(memchr(text, 'N', sizeof(text)));
+        assert_null(memchr(text, 'N', s3_buf_str(&b).len));
         assert_memory_equal(text + 3 + i, ":v\n\n", 4);
     }
 }
