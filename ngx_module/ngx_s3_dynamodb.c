@@ -712,7 +712,7 @@ ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op)
 
 static void
 ngx_s3_dynamodb_failed(ngx_s3_dynamodb_t *dynamodb, const char *reason,
-    ngx_msec_t delay)
+    ngx_msec_t cap)
 {
     ngx_s3_store_failed(dynamodb->store, reason);
 
