@@ -491,6 +491,8 @@ ngx_http_s3_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    ngx_s3_zone_enter(mcf->stores.zone);
+
     counters = mcf->stores.zone->counters;
 
     ngx_s3_pool_init(mcf->pool, &counters->memory_used);
