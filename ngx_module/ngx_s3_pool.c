@@ -9,6 +9,7 @@
 static void ngx_s3_pool_serve(ngx_event_t *ev);
 static void ngx_s3_pool_trim(ngx_event_t *ev);
 static void ngx_s3_pool_count(ngx_s3_pool_t *pool, ngx_int_t blocks);
+static void ngx_s3_pool_cleanup(void *data);
 static void ngx_s3_block_empty(ngx_s3_block_t *b);
 static void ngx_s3_block_free(ngx_s3_block_t *b);
 
@@ -16,12 +17,21 @@ static void ngx_s3_block_free(ngx_s3_block_t *b);
 ngx_s3_pool_t *
 ngx_s3_pool_create(ngx_conf_t *cf, size_t size)
 {
-    ngx_s3_pool_t  *pool;
+    ngx_s3_pool_t       *pool;
+    ngx_pool_cleanup_t  *cln;
 
     pool = ngx_pcalloc(cf->pool, sizeof(ngx_s3_pool_t));
     if (pool == NULL) {
         return NULL;
     }
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_s3_pool_cleanup;
+    cln->data = pool;
 
     pool->size = size;
     pool->limit = size / NGX_S3_BLOCK_SIZE;
@@ -250,6 +260,22 @@ ngx_s3_pool_trim(ngx_event_t *ev)
 
     if (pool->free && !ngx_exiting) {
         ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
+    }
+}
+
+
+static void
+ngx_s3_pool_cleanup(void *data)
+{
+    ngx_s3_pool_t  *pool = data;
+
+    ngx_s3_block_t  *b;
+
+    while (pool->free) {
+        b = pool->free;
+        pool->free = b->next;
+
+        ngx_s3_block_free(b);
     }
 }
 
