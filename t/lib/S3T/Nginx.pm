@@ -93,7 +93,7 @@ sub _environment {
     return {
         LD_PRELOAD => join(':', @libs),
         ASAN_OPTIONS => "detect_odr_violation=0:log_path=$path/asan"
-            . ':detect_stack_use_after_return=1',
+            . ':detect_stack_use_after_return=1:fast_unwind_on_malloc=0',
         UBSAN_OPTIONS => 'print_stacktrace=1',
         %env,
     };
