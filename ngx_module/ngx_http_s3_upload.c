@@ -26,6 +26,7 @@ static void ngx_http_s3_upload_body(ngx_http_request_t *r);
 static void ngx_http_s3_upload_read(ngx_http_request_t *r);
 static void ngx_http_s3_upload_pump(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx);
+static ngx_int_t ngx_http_s3_upload_receive(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_upload_feed(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, off_t *turn);
 static ngx_int_t ngx_http_s3_upload_feed_file(ngx_http_request_t *r,
@@ -312,7 +313,7 @@ ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
             return;
         }
 
-        rc = ngx_http_read_unbuffered_request_body(r);
+        rc = ngx_http_s3_upload_receive(r);
 
         if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
             ngx_http_s3_upload_give_up(r, ctx, rc);
@@ -323,6 +324,33 @@ ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
             return;
         }
     }
+}
+
+
+/* An HTTP/2 client may leave right after END_STREAM. nginx then reports an
+   error though all of the body is here, where r->request_body->rest is 0. */
+
+static ngx_int_t
+ngx_http_s3_upload_receive(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_V2)
+
+    ngx_int_t          rc;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    if (r->stream && c->error && r->request_body->rest == 0) {
+        c->error = 0;
+        rc = ngx_http_read_unbuffered_request_body(r);
+        c->error = 1;
+
+        return rc;
+    }
+
+#endif
+
+    return ngx_http_read_unbuffered_request_body(r);
 }
 
 

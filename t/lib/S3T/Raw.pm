@@ -9,7 +9,9 @@ use IO::Select;
 use IO::Socket::INET;
 use Scalar::Util qw/ weaken /;
 use Socket qw/ SOL_SOCKET SO_LINGER SO_RCVBUF SO_SNDBUF /;
-use Time::HiRes qw/ time /;
+use Time::HiRes qw/ sleep time /;
+
+use constant TIOCOUTQ => 0x5411;
 
 my @open;     # what a test left open is closed before nginx is asked to leave
 
@@ -49,6 +51,18 @@ sub send {
         $done += $n;
     }
     return 1;
+}
+
+# Returns once the peer's kernel has all that was sent: a reset drops the rest.
+sub delivered {
+    my ($s, $timeout) = @_;
+    my $end = time + ($timeout || 10);
+    my $left = pack 'i', 1;
+    while (unpack('i', $left) && time < $end) {
+        ioctl $s->{socket}, TIOCOUTQ, $left or die "TIOCOUTQ: $!";
+        sleep 0.001;
+    }
+    return !unpack 'i', $left;
 }
 
 # What has arrived until the pattern matches, the peer closed, or the time is
