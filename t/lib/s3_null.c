@@ -259,8 +259,8 @@ null_reply(null_conn_t *c, int status, const char *fields, const char *body,
     n = snprintf(buf, sizeof(buf), "HTTP/1.1 %d %s\r\n"
                  "Server: s3_null\r\n"
                  "x-amz-request-id: %016lX\r\n"
-                 "%s", status, status < 300 ? "OK" : "Refused", ++id,
-                 fields);
+                 "%s%s", status, status < 300 ? "OK" : "Refused", ++id,
+                 c->close ? "Connection: close\r\n" : "", fields);
 
     if (status != 204 && n < (int) sizeof(buf)) {
         n += snprintf(buf + n, sizeof(buf) - n, "Content-Length: %zu\r\n",
@@ -339,6 +339,7 @@ null_request(null_conn_t *c)
 
     if (null_field(&r, "transfer-encoding")) {
         null_counters.other++;
+        c->close = 1;
         null_error(c, 411, "MissingContentLength", "Content-Length, please");
         return -1;
     }
@@ -346,19 +347,20 @@ null_request(null_conn_t *c)
     value = null_field(&r, "x-amz-content-sha256");
     if (value && strncmp(value, "STREAMING-", 10) == 0) {
         null_counters.other++;
+        c->close = 1;
         null_error(c, 501, "NotImplemented", "No aws-chunked bodies");
         return -1;
     }
 
     if (strcmp(r.path, "/__stats") == 0) {
-        return null_stats(c) || r.close ? -1 : 0;
+        return null_stats(c) || c->close ? -1 : 0;
     }
 
     value = null_field(&r, "x-amz-target");
 
     rc = value ? null_dynamodb(c, &r, value) : null_s3(c, &r);
 
-    return rc || r.close ? -1 : 0;
+    return rc || c->close ? -1 : 0;
 }
 
 

@@ -72,6 +72,7 @@ typedef struct {
     unsigned char  *buf;             /* NULL_BUF bytes, pos to last unread */
     size_t          pos;
     size_t          last;
+    unsigned        close:1;         /* announced in the next answer */
 } null_conn_t;
 
 
@@ -89,7 +90,6 @@ typedef struct {
     null_field_t  fields[NULL_FIELDS_MAX];
     unsigned      nfields;
     uint64_t      length;
-    unsigned      close:1;
 } null_req_t;
 
 

@@ -168,6 +168,7 @@ null_read_head(null_conn_t *c, null_req_t *r)
     c->pos += len + 4;
 
     if (null_parse_head(r)) {
+        c->close = 1;
         null_error(c, 400, "InvalidRequest", "The request is malformed");
         return -1;
     }
@@ -176,7 +177,7 @@ null_read_head(null_conn_t *c, null_req_t *r)
     r->length = value ? strtoull(value, NULL, 10) : 0;
 
     value = null_field(r, "connection");
-    r->close = value && strcasecmp(value, "close") == 0;
+    c->close = value && strcasecmp(value, "close") == 0;
 
     return 0;
 }
@@ -384,6 +385,7 @@ null_slurp(null_conn_t *c, const null_req_t *r)
     size_t   n, len;
 
     if (r->length > NULL_BODY_MAX) {
+        c->close = 1;
         null_error(c, 400, "MaxMessageLengthExceeded", "Too large");
         return NULL;
     }

@@ -161,6 +161,7 @@ null_body(null_conn_t *c, const null_req_t *r, const char *id)
         n = atol(number);
 
         if (n < 1 || n > NULL_PARTS_MAX || id == NULL) {
+            c->close = 1;
             null_error(c, 400, "InvalidArgument", "No such part number");
             return -1;
         }
@@ -170,6 +171,7 @@ null_body(null_conn_t *c, const null_req_t *r, const char *id)
     }
 
     if (null_fault(&early, null_options.early)) {
+        c->close = 1;
         null_error(c, 500, "InternalError", "The body is not read");
         null_linger(c, 2000);
         return -1;

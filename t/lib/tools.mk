@@ -1,7 +1,6 @@
 # The null S3 and the uploader of the large tests and the benchmark.
-# From the top: make -f t/lib/tools.mk, or included by the Makefile there.
+# From the top: make -f t/lib/tools.mk, also several at a time.
 
-TOOLS_CC     ?= $(if $(filter default,$(origin CC)),cc,$(CC))
 TOOLS_CFLAGS ?= -O2 -g -Wall -Wextra -Werror
 
 S3_NULL_SRCS = t/lib/s3_null.c t/lib/s3_null_http.c t/lib/s3_null_ops.c \
@@ -11,13 +10,12 @@ S3_NULL_SRCS = t/lib/s3_null.c t/lib/s3_null_http.c t/lib/s3_null_ops.c \
 tools: build/s3_null build/body_gen
 
 build/s3_null: $(S3_NULL_SRCS) t/lib/s3_null.h t/lib/s3_null_store.h \
-    t/lib/pattern.h
+    t/lib/pattern.h t/lib/tools.mk
 	@mkdir -p build
-	$(TOOLS_CC) $(TOOLS_CFLAGS) -pthread -o $@.new $(S3_NULL_SRCS) \
-	    -lssl -lcrypto -lexpat -ljansson -lz
-	@mv $@.new $@
+	@$(CC) $(TOOLS_CFLAGS) -pthread -o $@.$$$$ $(S3_NULL_SRCS) \
+	    -lssl -lcrypto -lexpat -ljansson -lz && mv $@.$$$$ $@
 
-build/body_gen: t/lib/body_gen.c t/lib/pattern.h
+build/body_gen: t/lib/body_gen.c t/lib/pattern.h t/lib/tools.mk
 	@mkdir -p build
-	$(TOOLS_CC) $(TOOLS_CFLAGS) -o $@.new t/lib/body_gen.c -lssl -lcrypto
-	@mv $@.new $@
+	@$(CC) $(TOOLS_CFLAGS) -o $@.$$$$ t/lib/body_gen.c -lssl -lcrypto \
+	    && mv $@.$$$$ $@
