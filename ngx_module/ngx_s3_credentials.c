@@ -23,6 +23,8 @@ static char *ngx_s3_credentials_env(ngx_s3_credentials_ctx_t *ctx,
     ngx_str_t *args, ngx_uint_t n);
 static char *ngx_s3_credentials_file(ngx_s3_credentials_ctx_t *ctx,
     ngx_str_t *args, ngx_uint_t n);
+static char *ngx_s3_credentials_file_args(ngx_s3_credentials_ctx_t *ctx,
+    ngx_str_t *args, ngx_uint_t n, ngx_str_t *path, ngx_str_t *name);
 static char *ngx_s3_credentials_parse_file(ngx_s3_credentials_ctx_t *ctx,
     s3_profile_t *profile, ngx_str_t *path, ngx_str_t *name,
     ngx_uint_t config);
@@ -197,43 +199,14 @@ ngx_s3_credentials_file(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
 {
     char          *rv;
     ngx_str_t      path, config, name;
-    ngx_uint_t     i;
     s3_profile_t  *profile;
 
-    ngx_str_null(&path);
     ngx_str_null(&config);
-    ngx_str_null(&name);
 
-    for (i = 0; i < n; i++) {
+    rv = ngx_s3_credentials_file_args(ctx, args, n, &path, &name);
 
-        if (ngx_strncmp(args[i].data, "profile=", 8) == 0) {
-            if (name.len || args[i].len == 8) {
-                return ngx_s3_credentials_error(ctx, "needs one name in "
-                                                     "\"profile=\"");
-            }
-
-            name.len = args[i].len - 8;
-            name.data = args[i].data + 8;
-            continue;
-        }
-
-        if (path.len || args[i].len == 0) {
-            return ngx_s3_credentials_error(ctx, "allows one path and "
-                                                 "\"profile=\" after "
-                                                 "\"file\"");
-        }
-
-        path = args[i];
-    }
-
-    if (name.len == 0) {
-        name.data = (u_char *) getenv("AWS_PROFILE");
-
-        if (name.data == NULL || *name.data == '\0') {
-            name.data = (u_char *) "default";
-        }
-
-        name.len = ngx_strlen(name.data);
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     if (path.len) {
@@ -278,6 +251,51 @@ ngx_s3_credentials_file(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
     s3_profile_wipe(profile);
 
     return rv;
+}
+
+
+static char *
+ngx_s3_credentials_file_args(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
+    ngx_uint_t n, ngx_str_t *path, ngx_str_t *name)
+{
+    ngx_uint_t  i;
+
+    ngx_str_null(path);
+    ngx_str_null(name);
+
+    for (i = 0; i < n; i++) {
+
+        if (ngx_strncmp(args[i].data, "profile=", 8) == 0) {
+            if (name->len || args[i].len == 8) {
+                return ngx_s3_credentials_error(ctx, "needs one name in "
+                                                     "\"profile=\"");
+            }
+
+            name->len = args[i].len - 8;
+            name->data = args[i].data + 8;
+            continue;
+        }
+
+        if (path->len || args[i].len == 0) {
+            return ngx_s3_credentials_error(ctx, "allows one path and "
+                                                 "\"profile=\" after "
+                                                 "\"file\"");
+        }
+
+        *path = args[i];
+    }
+
+    if (name->len == 0) {
+        name->data = (u_char *) getenv("AWS_PROFILE");
+
+        if (name->data == NULL || *name->data == '\0') {
+            name->data = (u_char *) "default";
+        }
+
+        name->len = ngx_strlen(name->data);
+    }
+
+    return NGX_CONF_OK;
 }
 
 
