@@ -591,16 +591,18 @@ ngx_http_s3_upload_created(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 static ngx_int_t
 ngx_http_s3_upload_location(ngx_http_request_t *r)
 {
-    u_char     *p;
-    ngx_str_t   location;
+    size_t     n;
+    ngx_str_t  location;
 
     location = r->unparsed_uri;
 
-    p = ngx_strlchr(location.data, location.data + location.len, '?');
-
-    if (p) {
-        location.len = p - location.data;
+    for (n = 0; n < location.len; n++) {
+        if (location.data[n] == '?' || location.data[n] == '#') {
+            break;
+        }
     }
+
+    location.len = n;
 
     return ngx_http_s3_add_header(r, "Location", &location);
 }

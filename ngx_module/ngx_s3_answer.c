@@ -113,8 +113,12 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
     ngx_memzero(&xml, sizeof(s3_xml_reply_t));
 
+    /* S3 knew its result when it named it; Ceph garbles what follows where a
+       key is longer than 1,000 bytes */
+
     if (rq->reply.len
-        && s3_xml_parse(&xml, rq->reply.data, rq->reply.len) != S3_OK)
+        && s3_xml_parse(&xml, rq->reply.data, rq->reply.len) != S3_OK
+        && (call->op != NGX_S3_COMPLETE || xml.root != S3_XML_COMPLETE))
     {
         xml.root = S3_XML_NONE;
     }
