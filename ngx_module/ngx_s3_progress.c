@@ -2,6 +2,7 @@
 #include "ngx_s3_queue.h"
 
 
+#define NGX_S3_PROGRESS_LINE  128    /* the longest that tells of a state */
 #define NGX_S3_PROGRESS_TICK  3000   /* ms between two looks for what is dead
                                         or silent */
 
@@ -20,6 +21,8 @@ typedef struct {
 
 static void ngx_s3_progress_stamp(ngx_s3_progress_t *p);
 static void ngx_s3_progress_record(ngx_s3_progress_t *p);
+static void ngx_s3_progress_log(ngx_s3_progress_t *p, u_char *text,
+    size_t len);
 static void ngx_s3_progress_stores(ngx_s3_stores_t *stores,
     const s3_record_t *record);
 static void ngx_s3_progress_totals(ngx_s3_progress_t *p);
@@ -108,15 +111,10 @@ ngx_s3_progress_opening(ngx_s3_progress_t *p)
 
     ngx_s3_progress_record(p);
 
-    if (p->conf->log_level == NGX_S3_PROGRESS_LOG_OFF) {
-        return;
-    }
-
     s3_buf_init(&b, mem, sizeof(mem));
     s3_record_log(&p->record, &b);
 
-    ngx_log_error(p->conf->log_level, p->log, 0, "%*s",
-                  (size_t) (b.pos - b.start), b.start);
+    ngx_s3_progress_log(p, mem, b.pos - b.start);
 }
 
 
@@ -142,7 +140,8 @@ void
 ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
     const char *etag, const char *error)
 {
-    ngx_s3_counters_t  *counters;
+    u_char              *last, mem[NGX_S3_PROGRESS_LINE];
+    ngx_s3_counters_t   *counters;
 
     if (!p->open) {
         return;
@@ -186,11 +185,32 @@ ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
 
     ngx_s3_progress_record(p);
 
-    if (p->conf->log_level != NGX_S3_PROGRESS_LOG_OFF) {
-        ngx_log_error(p->conf->log_level, p->log, 0,
-                      "transfer is %s, bytes: %uL, stored: %uL",
-                      s3_state_name(state), p->bytes, p->record.bytes_stored);
+    last = ngx_snprintf(mem, sizeof(mem),
+                        "transfer is %s, bytes: %uL, stored: %uL",
+                        s3_state_name(state), p->bytes,
+                        p->record.bytes_stored);
+
+    ngx_s3_progress_log(p, mem, last - mem);
+}
+
+
+/* what happens meanwhile between nginx and S3 is not what the line tells */
+
+static void
+ngx_s3_progress_log(ngx_s3_progress_t *p, u_char *text, size_t len)
+{
+    char  *action;
+
+    if (p->conf->log_level == NGX_S3_PROGRESS_LOG_OFF) {
+        return;
     }
+
+    action = p->log->action;
+    p->log->action = NULL;
+
+    ngx_log_error(p->conf->log_level, p->log, 0, "%*s", len, text);
+
+    p->log->action = action;
 }
 
 

@@ -1,0 +1,96 @@
+package S3T::Null;
+
+# The null S3 (t/lib/s3_null.c) and bodies of any length for it (body_gen.c):
+# what is too large, or too slow, for a real S3 and for files.
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use HTTP::Tiny;
+use JSON::PP ();
+use S3T::Util qw/ $TOP end_child lock_file read_file spawn state_dir wait_exit
+    wait_for /;
+
+our @EXPORT_OK = qw/ body_gen /;
+
+my $number = 0;
+my $built;
+
+sub _build {
+    return if $built++;
+    my $lock = lock_file(state_dir('run') . '/tools.lock');
+    system('make', '-s', '-C', $TOP, '-f', 't/lib/tools.mk') == 0
+        or die "the tools were not built\n";
+}
+
+# new(DIR, OPTIONS of s3_null): running
+sub new {
+    my ($class, $dir, @options) = @_;
+    _build();
+    my $base = "$dir/null-" . ++$number;
+    my $s = bless { base => $base }, $class;
+    $s->{pid} = spawn({ stderr => "$base.err" }, "$TOP/build/s3_null",
+        '--port-file', $base, @options);
+    wait_for { -s $base } or die 's3_null: ' . (read_file("$base.err") || '');
+    ($s->{port}) = read_file($base) =~ /^port (\d+)/m;
+    return $s;
+}
+
+sub url {
+    my ($s) = @_;
+    return "http://127.0.0.1:$s->{port}";
+}
+
+# what it counted so far
+sub stats {
+    my ($s) = @_;
+    my $r = HTTP::Tiny->new(proxy => undef, http_proxy => undef)
+        ->get($s->url . '/__stats');
+    return JSON::PP->new->decode($r->{content});
+}
+
+sub stop {
+    my ($s) = @_;
+    my $pid = delete $s->{pid} or return;
+    end_child($pid);
+}
+
+# body_gen(DIR, URL, BYTES, OPTIONS): an object with running() and wait(), which
+# returns { exit, status, json, sent }.
+sub body_gen {
+    my ($dir, $url, $bytes, @options) = @_;
+    _build();
+    my $base = "$dir/body-" . ++$number;
+    my $pid = spawn({ stdout => $base, stderr => "$base.err" },
+        'nice', "$TOP/build/body_gen", @options, $url, $bytes);
+    return bless { pid => $pid, base => $base }, 'S3T::Null::Body';
+}
+
+package S3T::Null::Body;
+
+sub running {
+    my ($s) = @_;
+    $s->{exit} = S3T::Util::wait_exit($s->{pid}, 0.001) if !defined $s->{exit};
+    return !defined $s->{exit};
+}
+
+sub wait {
+    my ($s, $timeout) = @_;
+    $s->{exit} = S3T::Util::wait_exit($s->{pid}, $timeout || 180)
+        if !defined $s->{exit};
+    if (!defined $s->{exit}) {
+        S3T::Util::end_child($s->{pid}, 'KILL');
+        $s->{exit} = -1;
+    }
+    my $reply = S3T::Util::read_file($s->{base});
+    my ($status) = $reply =~ m{^HTTP/1\.1 (\d+)};
+    my ($body) = $reply =~ /\r\n\r\n(.*)/s;
+    return {
+        exit => $s->{exit} >> 8, status => $status || 0,
+        json => scalar eval { JSON::PP->new->utf8->decode($body) },
+        sent => S3T::Util::read_file("$s->{base}.err"),
+    };
+}
+
+1;
