@@ -591,8 +591,9 @@ ngx_http_s3_upload_created(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 static ngx_int_t
 ngx_http_s3_upload_location(ngx_http_request_t *r)
 {
-    size_t     n;
-    ngx_str_t  location;
+    u_char     *p;
+    size_t      n;
+    ngx_str_t   location;
 
     location = r->unparsed_uri;
 
@@ -603,6 +604,19 @@ ngx_http_s3_upload_location(ngx_http_request_t *r)
     }
 
     location.len = n;
+
+    /* "//name" would be another host, RFC 3986, 4.2 */
+
+    if (n > 1 && location.data[0] == '/' && location.data[1] == '/') {
+
+        p = ngx_pnalloc(r->pool, n + 2);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        location.len = ngx_sprintf(p, "/.%V", &location) - p;
+        location.data = p;
+    }
 
     return ngx_http_s3_add_header(r, "Location", &location);
 }

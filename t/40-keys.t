@@ -38,6 +38,12 @@ http {
         location /rewritten/ { rewrite ^/rewritten/(.*)$ /up/$1 last; }
     }
     server {
+        listen 127.0.0.1:%%PORT_merge%%;
+        merge_slashes on;
+        %%S3%%
+        location / { s3_upload; }
+    }
+    server {
         listen 127.0.0.1:%%PORT_bad%%;
         s3_endpoint %%FAKE%%;
         s3_bucket bucket;
@@ -186,6 +192,8 @@ subtest 'what nginx makes of a path' => sub {
         my $location = s{^http://[^/]*}{}r =~ s/\?.*//r;
         check($_, put($_, body => $_), $paths{$_}, $_, $location);
     }
+    check('two slashes', put('//p?q', port => 'merge', body => 'p'), 'p', 'p',
+        '/.//p');
     check('a fragment', put('/up/n/l#m', body => 'l'), 'up/n/l', 'l',
         '/up/n/l');
     check('rewritten', put('/rewritten/n/o', body => 'o'), 'up/n/o', 'o',
