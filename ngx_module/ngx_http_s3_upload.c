@@ -527,10 +527,30 @@ static ngx_int_t
 ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     ngx_s3_result_t *result)
 {
-    ngx_str_t  id;
+    u_char     *p;
+    ngx_str_t   id, after;
 
     if (result->status == NGX_HTTP_CREATED) {
         return ngx_http_s3_upload_created(r, ctx);
+    }
+
+    if (result->status == NGX_HTTP_SERVICE_UNAVAILABLE
+        && result->retry_after)
+    {
+        /* S3's own wish */
+
+        p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+        if (p == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        after.data = p;
+        after.len = ngx_sprintf(p, "%M", (result->retry_after + 999) / 1000)
+                    - p;
+
+        if (ngx_http_s3_add_header(r, "Retry-After", &after) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
     }
 
     id.data = (u_char *) ctx->record.id;

@@ -14,6 +14,7 @@ static void ngx_s3_multipart_complete(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_put_done(ngx_s3_call_t *call);
 static void ngx_s3_multipart_finished(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call);
+static void ngx_s3_multipart_stored(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_complete_done(ngx_s3_call_t *call);
 static void ngx_s3_multipart_look(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_looked(ngx_s3_call_t *call);
@@ -374,22 +375,8 @@ ngx_s3_multipart_put_done(ngx_s3_call_t *call)
 static void
 ngx_s3_multipart_finished(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
 {
-    ngx_queue_t    *q;
-    ngx_s3_part_t  *part;
-
     if (call->rc == NGX_OK) {
-
-        t->upload_id.len = 0;
-
-        while (!ngx_queue_empty(&t->sending)) {
-            q = ngx_queue_head(&t->sending);
-            part = ngx_queue_data(q, ngx_s3_part_t, queue);
-
-            ngx_queue_remove(q);
-            t->nsending--;
-
-            ngx_s3_transfer_acknowledged(t, part);
-        }
+        ngx_s3_multipart_stored(t);
 
         if (call->etag[0] == '\0') {
 
@@ -420,6 +407,28 @@ ngx_s3_multipart_finished(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
     }
 
     ngx_s3_multipart_failed(t, call);
+}
+
+
+/* the object is there: nothing is left to be aborted or sent again */
+
+static void
+ngx_s3_multipart_stored(ngx_s3_transfer_t *t)
+{
+    ngx_queue_t    *q;
+    ngx_s3_part_t  *part;
+
+    t->upload_id.len = 0;
+
+    while (!ngx_queue_empty(&t->sending)) {
+        q = ngx_queue_head(&t->sending);
+        part = ngx_queue_data(q, ngx_s3_part_t, queue);
+
+        ngx_queue_remove(q);
+        t->nsending--;
+
+        ngx_s3_transfer_acknowledged(t, part);
+    }
 }
 
 
@@ -457,7 +466,7 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
         ngx_log_error(NGX_LOG_NOTICE, t->log, 0,
                       "the answer was lost, the object is ours");
 
-        t->upload_id.len = 0;
+        ngx_s3_multipart_stored(t);
         ngx_s3_transfer_completed(t, call->etag);
         return;
     }
@@ -480,10 +489,14 @@ ngx_s3_multipart_unknown(ngx_s3_transfer_t *t)
 
     if (t->upload_id.len) {
         ngx_log_error(NGX_LOG_ERR, t->log, 0,
-                      "unknown outcome of upload id \"%V\": the object may "
-                      "exist, the multipart upload is not aborted",
+                      "s3 outcome is unknown: the object may exist, the "
+                      "multipart upload \"%V\" is not aborted",
                       &t->upload_id);
         t->upload_id.len = 0;
+
+    } else {
+        ngx_log_error(NGX_LOG_ERR, t->log, 0,
+                      "s3 outcome is unknown: the object may exist");
     }
 
     result = t->doubt;
