@@ -34,7 +34,8 @@ sub case {
     }
     $c{endpoint} ||= '%%RGW%%';
     $c{bucket} ||= $c{on} ? 'bucket' : $t->bucket;
-    $c{conf} ||= '';
+    $c{conf} = join ' ', $c{conf} || (), 's3_part_concurrency '
+        . ($c{parallel} || 1) . ';';
     $locations .= "        location /$name/ { s3_endpoint $c{endpoint};"
         . " s3_bucket $c{bucket}; $c{conf} s3_upload; }\n";
     $c{name} = $name;
@@ -169,6 +170,20 @@ case('deaf', on => { put => { read => 1000, drain => 0, delay => 30 } },
     . ' s3_part_size 20m;', status => 504, code => 'GatewayTimeout',
     message => qr/timed out while it was sent a request/);
 
+case('cut-complete', on => { complete => [ { cut => 180 } ] },
+    body => $large, count => { complete => 2, head => 0 });
+
+case('to-the-end', on => { complete => { close => 'after', raw =>
+        "HTTP/1.0 200 OK\r\n\r\n<CompleteMultipartUploadResult><ETag>"
+        . '&quot;of-http-1.0&quot;</ETag></CompleteMultipartUploadResult>' } },
+    body => $large, count => { complete => 1 }, etag => '"of-http-1.0"');
+
+case('one-of-many', on => { part => sub {
+        $_[0]{query}{partNumber} == 2 ? $denied : { delay => 3 };
+    } }, body => data(20 * MB), parallel => 4,
+    status => 502, code => 'AccessDenied', message => qr/403 AccessDenied/,
+    count => { abort => 1, complete => 0 });
+
 case('idle-closed', on => { put => sub { $_[0]{number} == 1 ? {} : $lost } },
     conf => 's3_tries 1; s3_keepalive_timeout 60s;', count => { put => 1 });
 
@@ -189,6 +204,9 @@ case('create-fails', on => { create => $internal }, body => $large,
     count => { create => 3, part => 0, abort => 0 },
     message => qr/^CreateMultipartUpload failed: 500 InternalError "as scrip/,
     log => qr/request-id:fake, try 3 of 3/);
+
+case('too-slow', on => { part => [ refusal(400, 'RequestTimeout') ] },
+    body => $large, count => { part => 3 });
 
 case('create-empty', on => { create => [ { body => '' } ] }, body => $large,
     count => { create => 2, complete => 1 });
@@ -371,8 +389,13 @@ case('condition-real', curl => \@new, status => 412,
 
 # Clients
 
-case('still-sending', on => { create => $denied }, status => 502,
-    manual => 1, errors => 1);
+case('still-sending', on => { create => $denied }, manual => 1, errors => 1);
+
+case('error-page', on => { create => $denied }, manual => 1, errors => 1,
+    conf => 'error_page 502 =503 /sorry;');
+
+case('left-early', on => { create => { delay => 1 } }, manual => 1,
+    errors => 0);
 
 case('abort-again', on => { abort => [ $internal, $internal ] },
     manual => 1, errors => 0);
@@ -392,10 +415,10 @@ http {
         ssl_certificate_key %%CERTS%%/server.key;
         s3_credentials static testaccess testsecret;
         s3_part_size 5m;
-        s3_part_concurrency 1;
         s3_tries 3;
         s3_transfer_id \$arg_id;
         location /transfers/ { s3_status; }
+        location /sorry { return 200 "of the error page"; }
 $locations
     }
 }
@@ -568,6 +591,27 @@ subtest 'a client that is still sending' => sub {
     $r = h2_put($n->port('h2'), '/still-sending/x', data(33 * MB));
     is("$r->{status} $r->{json}{error}", '502 AccessDenied', 'HTTP/2')
         or diag explain $r;
+};
+
+subtest 'error_page' => sub {
+    for my $o ({}, { chunked => 1 }) {
+        my $r = upload($cases{'error-page'}, 'x', file => data(33 * MB), %$o,
+            id => 'page' x 4 . join '', keys %$o)->wait;
+        is("$r->{status} $r->{body}", '503 of the error page',
+            'in the place of the JSON error');
+    }
+};
+
+subtest 'a client that left while the upload was created' => sub {
+    my $c = $cases{'left-early'};
+    my $raw = $t->raw($n->port);
+    $raw->send("PUT /left-early/x?id=$c->{id} HTTP/1.1\r\nHost: x\r\n"
+        . "Content-Length: 20000000\r\n\r\n" . 'x' x 1000);
+    ok(wait_for(sub { $c->{fake}->begun('create') }), 'on its way');
+    $raw->close;
+    ok(wait_for(sub { record($c->{id})->{state} eq 'aborted' }), 'the record');
+    is(scalar $c->{fake}->requests('abort'), 0, 'S3 has not answered');
+    ok(wait_for(sub { $c->{fake}->requests('abort') == 1 }), 'then aborted');
 };
 
 subtest 'a client that left, and aborts that fail' => sub {
