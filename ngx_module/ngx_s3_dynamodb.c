@@ -124,8 +124,8 @@ ngx_s3_dynamodb_create(ngx_conf_t *cf, ngx_str_t *args, ngx_uint_t n)
 
     if (ep == NULL) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid URL \"%V\" in \"s3_progress_dynamodb\": "
-                           "%s", &args[0], err);
+                           "invalid URL in \"s3_progress_dynamodb\": %s",
+                           err);
         return NULL;
     }
 

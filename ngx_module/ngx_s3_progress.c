@@ -354,6 +354,10 @@ ngx_s3_progress_init_worker(ngx_s3_stores_t *stores, ngx_cycle_t *cycle)
         return NGX_ERROR;
     }
 
+    if (stores->zone && stores->zone->sh) {
+        ngx_s3_zone_enter(stores->zone);
+    }
+
     ngx_queue_init(&w->open);
 
     w->stores = stores;

@@ -660,7 +660,7 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
             || (error == NGX_S3_REDIS_E_NOSCRIPT && op->eval))
         {
             redis->probe = 1;
-            ngx_s3_reason(reason, "a write was refused: %s", reply->str);
+            ngx_s3_redis_said(reply, reason);
             freeReplyObject(reply);
             return NGX_ERROR;
         }

@@ -337,6 +337,23 @@ ngx_s3_redis_error(redisReply *reply)
 }
 
 
+/* what is said of an unknown command repeats its arguments */
+
+void
+ngx_s3_redis_said(redisReply *reply, char *reason)
+{
+    char       *end;
+    ngx_str_t   text;
+
+    end = strstr(reply->str, ", with args");
+
+    text.data = (u_char *) reply->str;
+    text.len = end ? (size_t) (end - reply->str) : ngx_strlen(reply->str);
+
+    ngx_s3_reason(reason, "a write was refused (%V)", &text);
+}
+
+
 ngx_int_t
 ngx_s3_redis_greeted(ngx_s3_redis_op_t *op, redisReply *reply, char *reason)
 {
