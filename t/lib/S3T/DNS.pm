@@ -23,13 +23,14 @@ use Socket qw/ AF_INET6 inet_aton inet_pton /;
 
 use constant { A => 1, AAAA => 28 };
 
-# dir, names, ttl (seconds, 60)
+# dir, names, ttl (seconds, 60), host (127.0.0.1), port (any)
 sub new {
     my ($class, %o) = @_;
-    my $s = bless { port => free_port(), ttl => 60, names => {}, %o }, $class;
+    my $s = bless { host => '127.0.0.1', ttl => 60, names => {}, %o }, $class;
+    $s->{port} ||= free_port();
     $s->{base} = "$s->{dir}/dns-$s->{port}";
     $s->set(%{$s->{names}});
-    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1',
+    my $socket = IO::Socket::INET->new(LocalAddr => $s->{host},
         LocalPort => $s->{port}, Proto => 'udp') or die "bind: $!";
     $s->{pid} = spawn({ stderr => "$s->{base}.errors" }, sub {
         while (defined(my $from = $socket->recv(my $query, 1500))) {
@@ -43,7 +44,7 @@ sub new {
 # for nginx's `resolver`
 sub address {
     my ($s) = @_;
-    return "127.0.0.1:$s->{port}";
+    return "$s->{host}:$s->{port}";
 }
 
 # Names are added or replaced, from the next question on.

@@ -11,7 +11,8 @@ use S3T::Util qw/ $TOP end_child free_port read_file spawn wait_exit wait_for
 my $binary = -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx';
 
 # Made by S3T's nginx(): dir, tokens { }, workers, level, module, env { },
-# modules [ ] (more to load, after ours)
+# modules [ ] (more to load, after ours), under [ ] (a command that executes
+# its arguments: nginx is started by it)
 sub new {
     my ($class, $conf, %o) = @_;
     my $s = bless { workers => 1, module => 1, level => 'info', %o }, $class;
@@ -104,7 +105,8 @@ sub start {
     my $dir = $s->{dir};
     unlink "$dir/nginx.pid";
     $s->{pid} = spawn({ env => $s->_environment, stderr => "$dir/stderr" },
-        $binary, '-p', $dir, '-e', "$dir/error.log", '-c', "$dir/nginx.conf");
+        @{$s->{under} || []}, $binary, '-p', $dir, '-e', "$dir/error.log",
+        '-c', "$dir/nginx.conf");
     my $gone;
     wait_for {
         $gone = defined wait_exit($s->{pid}, 0.001);
