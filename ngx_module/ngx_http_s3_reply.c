@@ -20,7 +20,7 @@
 
 static ngx_uint_t ngx_http_s3_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
-static ngx_uint_t ngx_http_s3_has_header(ngx_http_request_t *r,
+static ngx_table_elt_t *ngx_http_s3_find_header(ngx_http_request_t *r,
     const char *name);
 static u_char *ngx_http_s3_strz(ngx_http_request_t *r, ngx_str_t *s);
 
@@ -125,7 +125,7 @@ ngx_http_s3_send_error(ngx_http_request_t *r, ngx_uint_t status,
     }
 
     if (status == NGX_HTTP_SERVICE_UNAVAILABLE
-        && !ngx_http_s3_has_header(r, "Retry-After"))
+        && ngx_http_s3_find_header(r, "Retry-After") == NULL)
     {
         ngx_str_set(&value, NGX_HTTP_S3_RETRY_AFTER);
 
@@ -223,6 +223,24 @@ ngx_http_s3_discard_body(ngx_http_request_t *r)
 
 
 ngx_int_t
+ngx_http_s3_set_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_http_s3_find_header(r, name);
+
+    if (h == NULL) {
+        return ngx_http_s3_add_header(r, name, value);
+    }
+
+    h->value = *value;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
 ngx_http_s3_add_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value)
 {
@@ -275,8 +293,8 @@ ngx_http_s3_error_page(ngx_http_request_t *r, ngx_uint_t status)
 }
 
 
-static ngx_uint_t
-ngx_http_s3_has_header(ngx_http_request_t *r, const char *name)
+static ngx_table_elt_t *
+ngx_http_s3_find_header(ngx_http_request_t *r, const char *name)
 {
     size_t            len;
     ngx_uint_t        i;
@@ -294,7 +312,7 @@ ngx_http_s3_has_header(ngx_http_request_t *r, const char *name)
                 && h[i].key.len == len
                 && ngx_strncasecmp(h[i].key.data, (u_char *) name, len) == 0)
             {
-                return 1;
+                return &h[i];
             }
         }
 
@@ -302,7 +320,7 @@ ngx_http_s3_has_header(ngx_http_request_t *r, const char *name)
 
     } while (part);
 
-    return 0;
+    return NULL;
 }
 
 

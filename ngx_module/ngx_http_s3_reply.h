@@ -44,5 +44,9 @@ ngx_int_t ngx_http_s3_discard_body(ngx_http_request_t *r);
 ngx_int_t ngx_http_s3_add_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
 
+/* the same in place of one that an earlier location left there */
+ngx_int_t ngx_http_s3_set_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+
 
 #endif /* NGX_HTTP_S3_REPLY_H */

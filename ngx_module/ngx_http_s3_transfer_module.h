@@ -96,10 +96,13 @@ typedef struct {
     ngx_s3_transfer_t           *transfer;       /* NULL: not begun or ended */
     s3_record_t                  record;         /* the last one, for the
                                                     variables */
-    off_t                        file_pos;       /* read so far of a buffer in
-                                                    a file */
-    ngx_buf_t                   *file_buf;       /* a piece of it in memory */
+    ngx_chain_t                 *bufs;   /* the rest of a body that nginx had
+                                            before, see shared */
+    ngx_buf_t                   *file_buf;       /* a piece of a body in a
+                                                    file */
     unsigned                     reading:1;      /* the body API was called */
+    unsigned                     shared:1;       /* the body stays for others:
+                                                    a mirror, an error_page */
     unsigned                     paused:1;       /* S3 holds the client back */
     unsigned                     whole:1;
     unsigned                     recorded:1;     /* record is valid */

@@ -14,6 +14,7 @@
 #define NGX_HTTP_S3_FILE_READ  (256 * 1024)
 
 
+static ngx_uint_t ngx_http_s3_upload_taken(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_upload_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec);
 static void ngx_http_s3_upload_cleanup(void *data);
@@ -23,6 +24,8 @@ static void ngx_http_s3_upload_event(void *data,
     ngx_s3_transfer_event_e event);
 static void ngx_http_s3_upload_read_body(ngx_http_request_t *r);
 static void ngx_http_s3_upload_body(ngx_http_request_t *r);
+static ngx_int_t ngx_http_s3_upload_share(ngx_http_request_t *r,
+    ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_upload_read(ngx_http_request_t *r);
 static void ngx_http_s3_upload_pump(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx);
@@ -63,6 +66,13 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
         return ngx_http_s3_send_allow(r, "PUT, POST, OPTIONS");
     }
 
+    if (ngx_http_s3_upload_taken(r)) {
+        return ngx_http_s3_send_error(r, NGX_HTTP_INTERNAL_SERVER_ERROR,
+                                      "InternalError",
+                                      "the request body was taken by an "
+                                      "earlier s3_upload", NULL);
+    }
+
     conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
 
     rc = ngx_http_s3_spec(r, conf, &spec, &refusal);
@@ -77,6 +87,27 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
     }
 
     return ngx_http_s3_upload_begin(r, conf, &spec);
+}
+
+
+/* an error_page has led to another location after bytes were taken out of the
+   request: storing the rest would make a wrong object */
+
+static ngx_uint_t
+ngx_http_s3_upload_taken(ngx_http_request_t *r)
+{
+    ngx_http_s3_ctx_t  *ctx;
+
+    ctx = ngx_http_s3_get_ctx(r);
+
+    if (ctx == NULL || !ctx->reading || ctx->shared) {
+        return 0;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "the request body was taken by an earlier s3_upload");
+
+    return 1;
 }
 
 
@@ -245,10 +276,49 @@ ngx_http_s3_upload_body(ngx_http_request_t *r)
         return;
     }
 
+    if (!r->reading_body && ngx_http_s3_upload_share(r, ctx) != NGX_OK) {
+        ngx_http_s3_upload_give_up(r, ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
     r->read_event_handler = ngx_http_s3_upload_read;
     r->write_event_handler = ngx_http_request_empty_handler;
 
     ngx_http_s3_upload_pump(r, ctx);
+}
+
+
+/* nginx has all of the body, and others may want it as well: it is consumed
+   through copies of its buffers */
+
+static ngx_int_t
+ngx_http_s3_upload_share(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *in, *cl, **last;
+
+    ctx->shared = 1;
+    last = &ctx->bufs;
+
+    for (in = r->request_body->bufs; in; in = in->next) {
+
+        cl = ngx_alloc_chain_link(r->pool);
+        b = ngx_alloc_buf(r->pool);
+
+        if (cl == NULL || b == NULL) {
+            return NGX_ERROR;
+        }
+
+        *b = *in->buf;
+
+        cl->buf = b;
+        *last = cl;
+        last = &cl->next;
+    }
+
+    *last = NULL;
+
+    return NGX_OK;
 }
 
 
@@ -262,6 +332,10 @@ ngx_http_s3_upload_read(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
 
     if (ctx->paused) {
+
+        /* HTTP/2 sets the timer with each frame */
+
+        ngx_http_s3_upload_pause(r, ctx);
         ngx_http_block_reading(r);
         return;
     }
@@ -361,14 +435,16 @@ static ngx_int_t
 ngx_http_s3_upload_feed(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     off_t *turn)
 {
-    size_t        n;
-    ngx_int_t     rc;
-    ngx_buf_t    *b;
-    ngx_chain_t  *cl, one;
+    size_t         n;
+    ngx_int_t      rc;
+    ngx_buf_t     *b;
+    ngx_chain_t   *cl, one, **bufs;
 
-    while (r->request_body->bufs) {
+    bufs = ctx->shared ? &ctx->bufs : &r->request_body->bufs;
 
-        cl = r->request_body->bufs;
+    while (*bufs) {
+
+        cl = *bufs;
         b = cl->buf;
 
         if (!ngx_buf_in_memory(b) && b->in_file) {
@@ -387,7 +463,7 @@ ngx_http_s3_upload_feed(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
             return rc;
         }
 
-        r->request_body->bufs = cl->next;
+        *bufs = cl->next;
         ngx_free_chain(r->pool, cl);
     }
 
@@ -471,6 +547,8 @@ ngx_http_s3_upload_pause(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
     if (rev->timer_set) {
         ngx_del_timer(rev);
     }
+
+    rev->timedout = 0;
 }
 
 
@@ -556,7 +634,7 @@ ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     id.data = (u_char *) ctx->record.id;
     id.len = ngx_strlen(id.data);
 
-    if (ngx_http_s3_add_header(r, "X-Transfer-Id", &id) != NGX_OK) {
+    if (ngx_http_s3_set_header(r, "X-Transfer-Id", &id) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -593,7 +671,7 @@ ngx_http_s3_upload_created(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
     etag.data = (u_char *) ctx->record.etag;
     etag.len = ngx_strlen(etag.data);
 
-    if (ngx_http_s3_add_header(r, "X-Transfer-Id", &id) != NGX_OK
+    if (ngx_http_s3_set_header(r, "X-Transfer-Id", &id) != NGX_OK
         || (etag.len && ngx_http_s3_add_header(r, "ETag", &etag) != NGX_OK)
         || (conf->upload_key == NULL
             && ngx_http_s3_upload_location(r) != NGX_OK))
