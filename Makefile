@@ -32,9 +32,6 @@ test-docker: deps	## build the image and upload through it (root, slow)
 fuzz:			## fuzz the parsers of lib/ (clang); FUZZ_TIME=seconds each
 	@$(MAKE) -C t/unit fuzz
 
-test-image:		## build the image and upload through it (root, buildah)
-	@t/docker.sh
-
 demo: deps module	## upload 1 GiB into a real S3 and watch; ONCE=1 ends
 	@demo/run
 
