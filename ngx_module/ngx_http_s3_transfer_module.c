@@ -3,6 +3,7 @@
 
 static void *ngx_http_s3_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf);
+static void ngx_http_s3_init_ttl(ngx_s3_stores_t *stores);
 static void *ngx_http_s3_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -298,7 +299,28 @@ ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    ngx_http_s3_init_ttl(&mcf->stores);
+
     return ngx_http_s3_init_stores(cf, mcf);
+}
+
+
+/* the zone keeps what is over as long as the store that keeps it longest */
+
+static void
+ngx_http_s3_init_ttl(ngx_s3_stores_t *stores)
+{
+    ngx_msec_t  ttl;
+
+    ttl = stores->redis ? stores->redis->ttl : 0;
+
+    if (stores->dynamodb && stores->dynamodb->ttl > ttl) {
+        ttl = stores->dynamodb->ttl;
+    }
+
+    if (ttl) {
+        stores->zone->ttl = ttl;
+    }
 }
 
 
