@@ -27,13 +27,25 @@ static ngx_int_t ngx_http_s3_spec_conditions(ngx_http_request_t *r,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
 static ngx_int_t ngx_http_s3_push_field(ngx_array_t *fields,
     const char *name, ngx_str_t *value);
+static ngx_str_t *ngx_http_s3_request_line(ngx_http_request_t *r,
+    const char *name, ngx_uint_t nth);
+static ngx_int_t ngx_http_s3_request_list(ngx_http_request_t *r,
+    const char *name, ngx_str_t *list);
 
 
 /* of the client's request, kept with the object */
 
-static const char  *ngx_http_s3_object_headers[] = {
-    "content-type", "content-disposition", "content-encoding",
-    "content-language", "cache-control", "expires", NULL
+static const struct {
+    const char  *name;
+    ngx_uint_t   list;               /* may come in several lines */
+} ngx_http_s3_object_headers[] = {
+    { "content-type", 0 },
+    { "content-disposition", 0 },
+    { "content-encoding", 1 },
+    { "content-language", 1 },
+    { "cache-control", 1 },
+    { "expires", 0 },
+    { NULL, 0 }
 };
 
 
@@ -97,7 +109,7 @@ static ngx_int_t
 ngx_http_s3_check_s3_api(ngx_http_request_t *r,
     ngx_http_s3_refusal_t *refusal)
 {
-    ngx_str_t  *h;
+    ngx_str_t  *h, codings;
 
     if (ngx_http_s3_request_header(r, "content-range")) {
         return ngx_http_s3_refuse(refusal, 400, "InvalidRequest",
@@ -105,10 +117,13 @@ ngx_http_s3_check_s3_api(ngx_http_request_t *r,
                                   "supported: send the whole body");
     }
 
-    h = ngx_http_s3_request_header(r, "content-encoding");
+    if (ngx_http_s3_request_list(r, "content-encoding", &codings) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
-    if (h && ngx_strlcasestrn(h->data, h->data + h->len,
-                              (u_char *) "aws-chunked", 11 - 1))
+    if (codings.len
+        && ngx_strlcasestrn(codings.data, codings.data + codings.len,
+                            (u_char *) "aws-chunked", 11 - 1))
     {
         return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
                                   "aws-chunked bodies are not supported");
@@ -314,7 +329,7 @@ ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
 {
     ngx_int_t     rc;
-    ngx_str_t    *h;
+    ngx_str_t    *h, list;
     ngx_uint_t    i;
     const char   *name;
 
@@ -323,15 +338,24 @@ ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
         return NGX_ERROR;
     }
 
-    for (i = 0; ngx_http_s3_object_headers[i]; i++) {
+    for (i = 0; ngx_http_s3_object_headers[i].name; i++) {
 
-        name = ngx_http_s3_object_headers[i];
+        name = ngx_http_s3_object_headers[i].name;
 
         if (ngx_http_s3_has_field(conf->object_headers, name)) {
             continue;
         }
 
         h = ngx_http_s3_request_header(r, name);
+
+        if (h && ngx_http_s3_object_headers[i].list) {
+
+            if (ngx_http_s3_request_list(r, name, &list) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            h = &list;
+        }
 
         if (h && h->len
             && ngx_http_s3_push_field(spec->headers, name, h) != NGX_OK)
@@ -423,32 +447,35 @@ static ngx_int_t
 ngx_http_s3_spec_conditions(ngx_http_request_t *r,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
 {
-    ngx_str_t  *h;
+    ngx_str_t  none, match;
 
     spec->conditions = ngx_array_create(r->pool, 2, sizeof(s3_field_t));
     if (spec->conditions == NULL) {
         return NGX_ERROR;
     }
 
-    h = ngx_http_s3_request_header(r, "if-none-match");
+    if (ngx_http_s3_request_list(r, "if-none-match", &none) != NGX_OK
+        || ngx_http_s3_request_list(r, "if-match", &match) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
-    if (h) {
-        if (h->len != 1 || h->data[0] != '*') {
+    if (none.len) {
+        if (none.len != 1 || none.data[0] != '*') {
             return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
                                       "If-None-Match takes \"*\" alone");
         }
 
-        if (ngx_http_s3_push_field(spec->conditions, "if-none-match", h)
+        if (ngx_http_s3_push_field(spec->conditions, "if-none-match", &none)
             != NGX_OK)
         {
             return NGX_ERROR;
         }
     }
 
-    h = ngx_http_s3_request_header(r, "if-match");
-
-    if (h && ngx_http_s3_push_field(spec->conditions, "if-match", h)
-             != NGX_OK)
+    if (match.len && ngx_http_s3_push_field(spec->conditions, "if-match",
+                                            &match)
+                     != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -478,6 +505,16 @@ ngx_http_s3_push_field(ngx_array_t *fields, const char *name,
 ngx_str_t *
 ngx_http_s3_request_header(ngx_http_request_t *r, const char *name)
 {
+    return ngx_http_s3_request_line(r, name, 0);
+}
+
+
+/* the nth line of that name, from 0; NULL: there are not so many */
+
+static ngx_str_t *
+ngx_http_s3_request_line(ngx_http_request_t *r, const char *name,
+    ngx_uint_t nth)
+{
     size_t            len;
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -501,9 +538,57 @@ ngx_http_s3_request_header(ngx_http_request_t *r, const char *name)
         }
 
         if (h[i].hash && h[i].key.len == len
-            && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+            && ngx_strncmp(h[i].lowcase_key, name, len) == 0
+            && nth-- == 0)
         {
             return &h[i].value;
         }
     }
+}
+
+
+/* all lines of that name as one list, RFC 9110, 5.3; empty: there is none */
+
+static ngx_int_t
+ngx_http_s3_request_list(ngx_http_request_t *r, const char *name,
+    ngx_str_t *list)
+{
+    u_char      *p;
+    size_t       len;
+    ngx_str_t   *h;
+    ngx_uint_t   n;
+
+    ngx_str_null(list);
+
+    len = 0;
+
+    for (n = 0; (h = ngx_http_s3_request_line(r, name, n)) != NULL; n++) {
+        *list = *h;
+        len += h->len + 2;
+    }
+
+    if (n < 2) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    list->data = p;
+
+    for (n = 0; (h = ngx_http_s3_request_line(r, name, n)) != NULL; n++) {
+
+        if (n) {
+            *p++ = ',';
+            *p++ = ' ';
+        }
+
+        p = ngx_cpymem(p, h->data, h->len);
+    }
+
+    list->len = p - list->data;
+
+    return NGX_OK;
 }
