@@ -7,6 +7,7 @@
 #define NGX_S3_REDIS_BACKOFF  10000  /* ms at most between two connections */
 #define NGX_S3_REDIS_YOUNG    1000   /* ms: a connection that lived longer may
                                         have been closed for being idle */
+#define NGX_S3_REDIS_LASTING  3000   /* ms: that proves that it works */
 #define NGX_S3_REDIS_UNREAD   (1024 * 1024)  /* bytes of an unfinished reply */
 
 
@@ -24,6 +25,15 @@ typedef enum {
 } ngx_s3_redis_state_e;
 
 
+/* a greeting proves nothing where it was not the greeting that failed */
+
+typedef enum {
+    NGX_S3_REDIS_BY_GREETING = 0,
+    NGX_S3_REDIS_BY_REPLY,           /* or by a connection that lasts */
+    NGX_S3_REDIS_BY_WRITE            /* writes were refused */
+} ngx_s3_redis_proof_e;
+
+
 typedef struct {
     ngx_s3_store_t        *store;
     ngx_s3_redis_conf_t   *conf;
@@ -39,10 +49,11 @@ typedef struct {
     ngx_s3_redis_op_t     *unsent;   /* the first that is not wholly sent */
     ngx_uint_t             nops;
     ngx_uint_t             nreads;
-    ngx_event_t            timer;    /* off: back-off, else: for a reply */
+    ngx_event_t            timer;    /* off: back-off, else: for a reply, or
+                                        without ops until it has lasted */
     ngx_log_t              log;      /* of connections */
     ngx_msec_t             ready_at;
-    unsigned               probe:1;  /* the outage ends with a write */
+    ngx_s3_redis_proof_e   proof;    /* what ends the outage */
     unsigned               told:1;   /* that a record was refused */
 } ngx_s3_redis_t;
 
@@ -62,10 +73,8 @@ static ngx_s3_store_counters_t *ngx_s3_redis_counters(
 static void ngx_s3_redis_connect(ngx_s3_redis_t *redis);
 static void ngx_s3_redis_connected(ngx_s3_conn_t *sc);
 static ngx_int_t ngx_s3_redis_greet(ngx_s3_redis_t *redis);
-static ngx_s3_redis_op_t *ngx_s3_redis_op(ngx_s3_redis_op_e type);
 static ngx_int_t ngx_s3_redis_push(ngx_s3_redis_t *redis,
     ngx_s3_redis_op_t *op);
-static void ngx_s3_redis_free(ngx_s3_redis_op_t *op);
 static void ngx_s3_redis_send_handler(ngx_s3_conn_t *sc);
 static void ngx_s3_redis_recv_handler(ngx_s3_conn_t *sc);
 static ngx_int_t ngx_s3_redis_feed(ngx_s3_redis_t *redis, u_char *p,
@@ -73,6 +82,8 @@ static ngx_int_t ngx_s3_redis_feed(ngx_s3_redis_t *redis, u_char *p,
 static ngx_int_t ngx_s3_redis_reply(ngx_s3_redis_t *redis, redisReply *reply,
     char *reason);
 static void ngx_s3_redis_pop(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op);
+static void ngx_s3_redis_proven(ngx_s3_redis_t *redis,
+    ngx_s3_redis_proof_e proof);
 static ngx_int_t ngx_s3_redis_greeting(ngx_s3_redis_t *redis,
     ngx_s3_redis_op_t *op, redisReply *reply, char *reason);
 static ngx_int_t ngx_s3_redis_written(ngx_s3_redis_t *redis,
@@ -351,21 +362,6 @@ ngx_s3_redis_greet(ngx_s3_redis_t *redis)
 }
 
 
-static ngx_s3_redis_op_t *
-ngx_s3_redis_op(ngx_s3_redis_op_e type)
-{
-    ngx_s3_redis_op_t  *op;
-
-    op = ngx_calloc(sizeof(ngx_s3_redis_op_t), ngx_cycle->log);
-
-    if (op) {
-        op->type = type;
-    }
-
-    return op;
-}
-
-
 /* Takes op over, also where there is no memory for its command. Sending is
    left to an event: what comes together goes together. */
 
@@ -393,21 +389,6 @@ ngx_s3_redis_push(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op)
     ngx_queue_insert_tail(&redis->ops, &op->queue);
 
     return NGX_OK;
-}
-
-
-static void
-ngx_s3_redis_free(ngx_s3_redis_op_t *op)
-{
-    if (op->command) {
-        redisFreeCommand(op->command);
-    }
-
-    if (op->record) {
-        ngx_free(op->record);
-    }
-
-    ngx_free(op);
 }
 
 
@@ -581,6 +562,8 @@ ngx_s3_redis_reply(ngx_s3_redis_t *redis, redisReply *reply, char *reason)
     freeReplyObject(reply);
 
     redis->nreads--;
+    ngx_s3_redis_proven(redis, NGX_S3_REDIS_BY_REPLY);
+
     ngx_s3_redis_pop(redis, op);
     ngx_s3_redis_answer(op, rc);
 
@@ -598,8 +581,21 @@ ngx_s3_redis_pop(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op)
     if (--redis->nops) {
         ngx_add_timer(&redis->timer, NGX_S3_REDIS_REPLY);
 
+    } else if (redis->proof == NGX_S3_REDIS_BY_REPLY) {
+        ngx_add_timer(&redis->timer, NGX_S3_REDIS_LASTING);
+
     } else {
         ngx_del_timer(&redis->timer);
+    }
+}
+
+
+static void
+ngx_s3_redis_proven(ngx_s3_redis_t *redis, ngx_s3_redis_proof_e proof)
+{
+    if (redis->proof <= proof) {
+        redis->proof = NGX_S3_REDIS_BY_GREETING;
+        ngx_s3_store_works(redis->store);
     }
 }
 
@@ -631,11 +627,7 @@ ngx_s3_redis_greeting(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
     redis->state = NGX_S3_REDIS_READY;
     redis->ready_at = ngx_current_msec;
 
-    /* where writes were refused, a greeting proves nothing */
-
-    if (!redis->probe) {
-        ngx_s3_store_works(redis->store);
-    }
+    ngx_s3_redis_proven(redis, NGX_S3_REDIS_BY_GREETING);
 
     redis->store->ready(redis->store);
 
@@ -659,7 +651,7 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
         if (error == NGX_S3_REDIS_E_STORE
             || (error == NGX_S3_REDIS_E_NOSCRIPT && op->eval))
         {
-            redis->probe = 1;
+            redis->proof = NGX_S3_REDIS_BY_WRITE;
             ngx_s3_redis_said(reply, reason);
             freeReplyObject(reply);
             return NGX_ERROR;
@@ -697,8 +689,7 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
 
     freeReplyObject(reply);
 
-    redis->probe = 0;
-    ngx_s3_store_works(redis->store);
+    ngx_s3_redis_proven(redis, NGX_S3_REDIS_BY_WRITE);
 
     ngx_s3_redis_pop(redis, op);
     ngx_s3_redis_answer(op, rc);
@@ -740,6 +731,12 @@ ngx_s3_redis_timer_handler(ngx_event_t *ev)
 
     if (redis->state == NGX_S3_REDIS_OFF) {
         ngx_s3_redis_connect(redis);
+        return;
+    }
+
+    if (redis->nops == 0) {
+        ngx_s3_redis_proven(redis, NGX_S3_REDIS_BY_REPLY);
+        redis->store->ready(redis->store);
         return;
     }
 
@@ -808,6 +805,12 @@ ngx_s3_redis_fail(ngx_s3_redis_t *redis, const char *reason)
     /* the reason may be a part of what is freed now */
 
     ngx_cpystrn((u_char *) text, (u_char *) reason, sizeof(text));
+
+    if (redis->state == NGX_S3_REDIS_READY
+        && redis->proof == NGX_S3_REDIS_BY_GREETING)
+    {
+        redis->proof = NGX_S3_REDIS_BY_REPLY;
+    }
 
     ngx_s3_redis_stop(redis, &ops);
     ngx_s3_store_failed(redis->store, text);

@@ -62,6 +62,12 @@ typedef enum {
 /* the script's SHA-1, for EVALSHA */
 void ngx_s3_redis_script(ngx_s3_redis_conf_t *conf);
 
+/* an op of the heap, zeroed but for its type; NULL: no memory */
+ngx_s3_redis_op_t *ngx_s3_redis_op(ngx_s3_redis_op_e type);
+
+/* frees op with its command and its copy of a record */
+void ngx_s3_redis_free(ngx_s3_redis_op_t *op);
+
 /* makes op->command. NGX_ERROR: no memory; NGX_DECLINED: too large. */
 ngx_int_t ngx_s3_redis_format(ngx_s3_redis_conf_t *conf,
     ngx_s3_redis_op_t *op);

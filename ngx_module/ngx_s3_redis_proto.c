@@ -64,6 +64,36 @@ ngx_s3_redis_script(ngx_s3_redis_conf_t *conf)
 }
 
 
+ngx_s3_redis_op_t *
+ngx_s3_redis_op(ngx_s3_redis_op_e type)
+{
+    ngx_s3_redis_op_t  *op;
+
+    op = ngx_calloc(sizeof(ngx_s3_redis_op_t), ngx_cycle->log);
+
+    if (op) {
+        op->type = type;
+    }
+
+    return op;
+}
+
+
+void
+ngx_s3_redis_free(ngx_s3_redis_op_t *op)
+{
+    if (op->command) {
+        redisFreeCommand(op->command);
+    }
+
+    if (op->record) {
+        ngx_free(op->record);
+    }
+
+    ngx_free(op);
+}
+
+
 ngx_int_t
 ngx_s3_redis_format(ngx_s3_redis_conf_t *conf, ngx_s3_redis_op_t *op)
 {
