@@ -3,7 +3,7 @@
 
 #define NGX_S3_STORE_DELAY    250            /* ms */
 #define NGX_S3_STORE_STEPS    12             /* more do not change the delay */
-#define NGX_S3_STORE_LOGGED   5              /* outages with lines of their own */
+#define NGX_S3_STORE_LOGGED   5              /* outages with own lines, */
 #define NGX_S3_STORE_WINDOW   60             /* in so many seconds */
 
 
