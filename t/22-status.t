@@ -221,8 +221,10 @@ subtest 'formats' => sub {
             defined $accept ? "'$accept'" : 'no Accept');
     }
     my @plain = (headers => ['Accept: text/plain']);
-    like(get('/json/', @plain)->{headers}{'content-type'}, $json, 's3_status json');
-    like(get('/list/', @plain)->{headers}{'content-type'}, $text, 's3_status list');
+    like(get('/json/', @plain)->{headers}{'content-type'}, $json,
+        's3_status json');
+    like(get('/list/', @plain)->{headers}{'content-type'}, $text,
+        's3_status list');
     like(get('/metrics', headers => ['Accept: application/json'])
         ->{headers}{'content-type'}, $text, 's3_status prometheus');
     like(get('/transfers/asked-by-methods', @plain)->{headers}{'content-type'},
@@ -682,16 +684,16 @@ EOF
     ($status, $said) = $test->(HTTP => 's3_memory 84m;',
         LOCATION => "$s3 s3_upload;");
     is($status, 1, 'too little memory for the default window');
-    like($said, qr/"s3_memory" 88080384 is smaller than "s3_window" 83886080 \+ 5m/,
-        'both are named');
+    my $text = '"s3_memory" 88080384 is smaller than "s3_window" 83886080 + 5m';
+    like($said, qr/\Q$text\E/, 'both are named');
     ($status) = $test->(HTTP => 's3_memory 85m;',
         LOCATION => "$s3 s3_upload;");
     is($status, 0, 'just enough');
     ($status, $said) = $test->(HTTP => 's3_transfer_zone 28k;',
         LOCATION => 's3_status;');
     is($status, 1, 'too small a zone');
-    like($said, qr/zone "s3_transfer" of 28672 bytes is too small, it needs at least \d+/,
-        'it says what it needs');
+    $text = 'zone "s3_transfer" of 28672 bytes is too small, it needs at least';
+    like($said, qr/\Q$text\E \d+/, 'it says what it needs');
     ($status, $said) = $test->(SERVER => 'location ~ x { s3_status; }');
     is($status, 1, 'a location without a prefix');
     like($said, qr/"s3_status" needs id= in location "x", which has no prefix/,

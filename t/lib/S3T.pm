@@ -49,7 +49,8 @@ sub new {
     my ($class, %o) = @_;
     my $name = basename($0, '.t');
     my $s = $T = bless {
-        name => $name, nginx => [], allowed => [], expected => [],
+        name => $name, nginx => [],
+        allowed => [], expected => [], alerts => [],
         secrets => [qw/ testsecret AWS4-HMAC-SHA256 Credential= /],
         id => sprintf('%s-%04x%04x', lc($name =~ s/[^A-Za-z0-9]+/-/gr),
             $$ & 0xffff, rand 0xffff),
@@ -134,6 +135,12 @@ sub expect_errors {
     push @{$s->{expected}}, @patterns;
 }
 
+# [alert] lines that may come: a worker that the test kills is one
+sub allow_alerts {
+    my ($s, @patterns) = @_;
+    push @{$s->{alerts}}, @patterns;
+}
+
 # %%NAME%% in configurations, beside those of tokens() and S3T::Nginx
 sub token {
     my ($s, %tokens) = @_;
@@ -213,7 +220,9 @@ sub _unexpected {
             $known = $s->{seen}{$_} = 1;
         }
         $known ||= grep { $line =~ $_ } @{$s->{allowed}};
-        push @bad, $line if !$known || $level =~ /emerg|alert/;
+        $known = grep { $line =~ $_ } @{$s->{alerts}}
+            if $level =~ /emerg|alert/;
+        push @bad, $line if !$known;
     }
     return @bad;
 }
