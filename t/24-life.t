@@ -231,13 +231,17 @@ for my $first (qw/ ours nchan /) {
             ? (modules => [$nchan])
             : (module => 0, modules => [$nchan, S3T::Nginx::module_path()]));
         my $channel = $t->bucket . $first;
+        # before that it answers 503
+        ok((wait_for { 2 == (() = $of->log =~ /nchan: Redis host .* ready/g) }),
+            'nchan has Redis in both workers');
 
         my @wait = map { curl_start($of->url("/sub?c=$channel"), timeout => 20)
             } 1 .. 4;
         ok((wait_for {
             my $r = curl($of->url("/pub?c=$channel"),
                 headers => ['Accept: text/json']);
-            ($r->{json} || {})->{subscribers} } 10, 0.2), 'subscribers');
+            (($r->{json} || {})->{subscribers} || 0) == 4 } 10, 0.2),
+            'subscribers');
         for my $round (1 .. 5) {
             my $id = "beside-nchan-$first-$round";
             my $r = curl($of->url("/upload/$id?id=$id"),
