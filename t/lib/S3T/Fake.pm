@@ -35,7 +35,7 @@ use Fcntl qw/ :flock /;
 use IO::Socket::INET;
 use JSON::PP ();
 use POSIX ();
-use Socket qw/ SOL_SOCKET SO_LINGER /;
+use Socket qw/ IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY /;
 use S3T::Util qw/ append end_child free_port read_file read_json_lines spawn
     state_dir write_file /;
 use Time::HiRes qw/ sleep time /;
@@ -125,6 +125,8 @@ sub _serve {
 sub _connection {
     my ($s, $socket, $connection) = @_;
     my $port = $socket->peerport;
+    # what was written is on its way even when the connection is then reset
+    setsockopt $socket, IPPROTO_TCP, TCP_NODELAY, 1;
     if ($s->{cert}) {
         require IO::Socket::SSL;
         IO::Socket::SSL->start_SSL($socket, SSL_server => 1,
