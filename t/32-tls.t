@@ -196,8 +196,8 @@ sub lines {
 }
 
 sub seen {
-    my ($server, $name) = @_;
-    wait_for { my @lines = lines($server, $name) } 2;
+    my ($server, $name, $count) = @_;
+    wait_for { (my @lines = lines($server, $name)) >= ($count || 1) } 2;
     return lines($server, $name);
 }
 
@@ -256,7 +256,7 @@ subtest 'sessions' => sub {
         'no-reuse' => '. . .', 'kept' => '. . .');
     for my $name (sort keys %reused) {
         upload($name) for 1 .. 3;
-        my @seen = seen('server', $name);
+        my @seen = seen('server', $name, 3);
         is(join(' ', map { (split)[-1] } @seen), $reused{$name}, $name);
         my $version = $name =~ /1\.2/ ? '1.2' : '1.3';
         like($seen[0], qr/^localhost TLSv$version /, "TLS $version, SNI");
