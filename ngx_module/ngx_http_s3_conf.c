@@ -3,6 +3,7 @@
 
 static char *ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
     const char *prefix);
+static ngx_uint_t ngx_http_s3_field_name(u_char *p);
 static ngx_uint_t ngx_http_s3_owned_field(ngx_str_t *name);
 static ngx_int_t ngx_http_s3_parse_percent(ngx_str_t *value,
     uint32_t *percent);
@@ -15,6 +16,13 @@ static char *ngx_http_s3_init_endpoint(ngx_conf_t *cf,
 static char *ngx_http_s3_init_sizes(ngx_conf_t *cf,
     ngx_http_s3_main_conf_t *mcf, ngx_http_s3_loc_conf_t *conf,
     const s3_limits_t *limits);
+
+
+#define ngx_http_s3_count(fields)  ((fields) ? (fields)->nelts : 0)
+
+/* what a signature takes, S3_SIGV4_MAX_FIELDS, less what the module and the
+   client add */
+#define NGX_HTTP_S3_MAX_FIELDS  48
 
 
 static ngx_conf_enum_t  ngx_http_s3_log_levels[] = {
@@ -33,9 +41,9 @@ static ngx_conf_enum_t  ngx_http_s3_log_levels[] = {
 static const char  *ngx_http_s3_owned_fields[] = {
     "host", "authorization", "connection", "content-length", "content-md5",
     "content-range", "date", "expect", "if-match", "if-none-match",
-    "keep-alive", "proxy-authorization", "range", "te", "trailer",
-    "transfer-encoding", "upgrade", "user-agent", "x-amz-content-sha256",
-    "x-amz-date", "x-amz-decoded-content-length",
+    "keep-alive", "proxy-authorization", "proxy-connection", "range", "te",
+    "trailer", "transfer-encoding", "upgrade", "user-agent",
+    "x-amz-content-sha256", "x-amz-date", "x-amz-decoded-content-length",
     "x-amz-meta-transfer-id", "x-amz-mp-object-size", "x-amz-security-token",
     "x-amz-sdk-checksum-algorithm", "x-amz-trailer",
     "x-amz-write-offset-bytes", NULL
@@ -286,18 +294,14 @@ ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
     ngx_strlow(p, value[1].data, value[1].len);
     p[value[1].len] = '\0';
 
-    for ( /* void */ ; *p; p++) {
-        if ((*p < 'a' || *p > 'z') && (*p < '0' || *p > '9')
-            && *p != '-' && *p != '_' && *p != '.')
-        {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid header name \"%V\" in \"%V\"",
-                               &value[1], &value[0]);
-            return NGX_CONF_ERROR;
-        }
+    if (!ngx_http_s3_field_name(p)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid header name \"%V\" in \"%V\"",
+                           &value[1], &value[0]);
+        return NGX_CONF_ERROR;
     }
 
-    if (value[1].len == 0 || ngx_http_s3_owned_field(&f->name)) {
+    if (ngx_http_s3_owned_field(&f->name)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V\" cannot set \"%V\": the module sends it "
                            "itself", &value[0], &f->name);
@@ -314,6 +318,25 @@ ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
     }
 
     return NGX_CONF_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_s3_field_name(u_char *p)
+{
+    if (*p == '\0') {
+        return 0;
+    }
+
+    for ( /* void */ ; *p; p++) {
+        if ((*p < 'a' || *p > 'z') && (*p < '0' || *p > '9')
+            && *p != '-' && *p != '_' && *p != '.')
+        {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
@@ -480,6 +503,16 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"s3_upload\" in location \"%V\" needs "
                            "\"s3_bucket\"", &clcf->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_s3_count(conf->object_headers)
+        + ngx_http_s3_count(conf->metadata) > NGX_HTTP_S3_MAX_FIELDS)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "more than %d \"s3_object_header\" and "
+                           "\"s3_metadata\" in location \"%V\"",
+                           NGX_HTTP_S3_MAX_FIELDS, &clcf->name);
         return NGX_CONF_ERROR;
     }
 

@@ -26,7 +26,7 @@ static ngx_uint_t ngx_http_s3_has_field(ngx_array_t *fields,
 static ngx_int_t ngx_http_s3_spec_conditions(ngx_http_request_t *r,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
 static ngx_int_t ngx_http_s3_push_field(ngx_array_t *fields,
-    const char *name, ngx_str_t *value);
+    const char *name, ngx_str_t *value, ngx_http_s3_refusal_t *refusal);
 static ngx_str_t *ngx_http_s3_request_line(ngx_http_request_t *r,
     const char *name, ngx_uint_t nth);
 static ngx_int_t ngx_http_s3_request_list(ngx_http_request_t *r,
@@ -357,10 +357,13 @@ ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
             h = &list;
         }
 
-        if (h && h->len
-            && ngx_http_s3_push_field(spec->headers, name, h) != NGX_OK)
-        {
-            return NGX_ERROR;
+        if (h == NULL || h->len == 0) {
+            continue;
+        }
+
+        rc = ngx_http_s3_push_field(spec->headers, name, h, refusal);
+        if (rc != NGX_OK) {
+            return rc;
         }
     }
 
@@ -379,7 +382,7 @@ static ngx_int_t
 ngx_http_s3_spec_configured(ngx_http_request_t *r, ngx_array_t *fields,
     ngx_array_t *headers, ngx_http_s3_refusal_t *refusal)
 {
-    size_t                n;
+    ngx_int_t             rc;
     ngx_str_t             value;
     ngx_uint_t            i;
     ngx_http_s3_field_t  *f;
@@ -400,20 +403,10 @@ ngx_http_s3_spec_configured(ngx_http_request_t *r, ngx_array_t *fields,
             continue;
         }
 
-        /* a variable may hold what would end the header */
-
-        for (n = 0; n < value.len; n++) {
-            if (value.data[n] < 0x20 || value.data[n] == 0x7f) {
-                return ngx_http_s3_refuse(refusal, 400, "InvalidRequest",
-                                          "a control character in a header "
-                                          "of the object");
-            }
-        }
-
-        if (ngx_http_s3_push_field(headers, (char *) f[i].name.data, &value)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
+        rc = ngx_http_s3_push_field(headers, (char *) f[i].name.data, &value,
+                                    refusal);
+        if (rc != NGX_OK) {
+            return rc;
         }
     }
 
@@ -447,6 +440,7 @@ static ngx_int_t
 ngx_http_s3_spec_conditions(ngx_http_request_t *r,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
 {
+    ngx_int_t  rc;
     ngx_str_t  none, match;
 
     spec->conditions = ngx_array_create(r->pool, 2, sizeof(s3_field_t));
@@ -466,29 +460,42 @@ ngx_http_s3_spec_conditions(ngx_http_request_t *r,
                                       "If-None-Match takes \"*\" alone");
         }
 
-        if (ngx_http_s3_push_field(spec->conditions, "if-none-match", &none)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
+        rc = ngx_http_s3_push_field(spec->conditions, "if-none-match", &none,
+                                    refusal);
+        if (rc != NGX_OK) {
+            return rc;
         }
     }
 
-    if (match.len && ngx_http_s3_push_field(spec->conditions, "if-match",
-                                            &match)
-                     != NGX_OK)
-    {
-        return NGX_ERROR;
+    if (match.len == 0) {
+        return NGX_OK;
     }
 
-    return NGX_OK;
+    return ngx_http_s3_push_field(spec->conditions, "if-match", &match,
+                                  refusal);
 }
 
 
 static ngx_int_t
 ngx_http_s3_push_field(ngx_array_t *fields, const char *name,
-    ngx_str_t *value)
+    ngx_str_t *value, ngx_http_s3_refusal_t *refusal)
 {
+    u_char       ch;
+    size_t       n;
     s3_field_t  *f;
+
+    /* a variable may hold what would end the header, and nginx lets most of
+       them pass in a client's */
+
+    for (n = 0; n < value->len; n++) {
+        ch = value->data[n];
+
+        if ((ch < 0x20 && ch != '\t') || ch == 0x7f) {
+            return ngx_http_s3_refuse(refusal, 400, "InvalidRequest",
+                                      "a control character in a header "
+                                      "of the object");
+        }
+    }
 
     f = ngx_array_push(fields);
     if (f == NULL) {
