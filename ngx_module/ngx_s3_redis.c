@@ -269,6 +269,8 @@ ngx_s3_redis_close(ngx_s3_store_t *store)
 
         ngx_s3_redis_free(op);
     }
+
+    ngx_s3_endpoint_close_idle(redis->conf->endpoint);
 }
 
 
