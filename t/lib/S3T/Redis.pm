@@ -6,9 +6,10 @@ use strict;
 use warnings;
 
 use IO::Socket::INET;
+use Socket qw/ SOL_SOCKET SO_RCVTIMEO /;
 use S3T::Util qw/ end_child free_port read_file spawn wait_for /;
 
-# port, password. Connects with the first command, again after an error.
+# port, user, password. Connects with the first command, again after an error.
 sub new {
     my ($class, %o) = @_;
     return bless { %o }, $class;
@@ -19,7 +20,8 @@ sub cmd {
     if (!$s->{socket}) {
         $s->{socket} = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
             PeerPort => $s->{port}, Timeout => 5) or die "redis: $@";
-        $s->cmd('AUTH', $s->{password}) if defined $s->{password};
+        $s->cmd('AUTH', $s->{user} || (), $s->{password})
+            if defined $s->{password};
     }
     my $socket = $s->{socket};
     my $text = sprintf "*%d\r\n", scalar @args;
@@ -66,7 +68,16 @@ sub monitor {
     return bless { pid => $pid, path => $path }, 'S3T::Redis::Monitor';
 }
 
-# A server of its own: port (else a free one), password, dir.
+# After SUBSCRIBE: the next message, undef when none comes within 5 s.
+sub message {
+    my ($s) = @_;
+    setsockopt $s->{socket}, SOL_SOCKET, SO_RCVTIMEO, pack 'l!l!', 5, 0;
+    my $reply = eval { $s->_reply };
+    return $reply && $reply->[2];
+}
+
+# A server of its own: port (else a free one), password, args [ ] (more
+# arguments of redis-server)
 sub server {
     my ($class, %o) = @_;
     my $s = $class->new(port => free_port(), %o);
@@ -79,8 +90,15 @@ sub start {
     delete $s->{socket};
     $s->{pid} = spawn({}, 'redis-server', '--bind', '127.0.0.1', '--port',
         $s->{port}, '--save', '', '--appendonly', 'no',
-        defined $s->{password} ? ('--requirepass', $s->{password}) : ());
+        defined $s->{password} ? ('--requirepass', $s->{password}) : (),
+        @{$s->{args} || []});
     wait_for { eval { $s->cmd('PING') } } or die "redis-server: no answer";
+}
+
+# STOP: alive, but deaf until CONT
+sub signal {
+    my ($s, $signal) = @_;
+    kill $signal, $s->{pid};
 }
 
 # with KILL as a crash
