@@ -65,6 +65,7 @@ static const error_t  errors[] = {
     { 400, "RequestTimeout", S3_RETRY_TRANSIENT, 504 },
     { 400, "RequestTimeoutException", S3_RETRY_TRANSIENT, 504 },
     { 400, "BadDigest", S3_RETRY_TRANSIENT, 502 },
+    { 400, "XAmzContentSHA256Mismatch", S3_RETRY_TRANSIENT, 502 },
     { 400, "IncompleteBody", S3_RETRY_TRANSIENT, 502 },
     { 409, "OperationAborted", S3_RETRY_TRANSIENT, 502 },
 
@@ -111,7 +112,6 @@ static const error_t  errors[] = {
     { 400, "MetadataTooLarge", S3_RETRY_NO, 502 },
     { 400, "InvalidTag", S3_RETRY_NO, 502 },
     { 400, "MalformedXML", S3_RETRY_NO, 502 },
-    { 400, "XAmzContentSHA256Mismatch", S3_RETRY_NO, 502 },
     { 411, "MissingContentLength", S3_RETRY_NO, 502 },
     { 405, "", S3_RETRY_NO, 502 },
     { 412, "PreconditionFailed", S3_RETRY_NO, 502 },
