@@ -356,7 +356,8 @@ subtest 'no request is smuggled' => sub {
         my $path = s/pages/forbidden/r;
         my $head = sprintf $put, $_, 'Content-Length: '
             . (length($filler) + length $body);
-        like(statuses($head, $filler . $body), qr/^502( 200)?$/, "$_: the first part");
+        like(statuses($head, $filler . $body), qr/^502( 200)?$/,
+            "$_: the first part");
         $head = sprintf $put, $_, 'Transfer-Encoding: chunked';
         like(statuses($head, chunk($filler) . chunk($body) . "0\r\n\r\n"),
             qr/^502( 200)?$/, "$_: the first part, chunked");
