@@ -40,6 +40,12 @@ http {
         location = /metrics { s3_status prometheus; }
         location = /one { s3_status id=$arg_id list; }
         location ~ ^/re/(?<which>[^/]*)/status$ { s3_status id=$which; }
+        location = /ssi {
+            ssi on;
+            default_type text/html;
+            return 200 '[<!--#include virtual="/transfers/$arg_id" -->,
+                <!--#include virtual="/list/?limit=2" -->]';
+        }
         location /if/ {
             if ($arg_x) { s3_status list; }
             s3_status;
@@ -132,6 +138,11 @@ subtest 'one record' => sub {
     {
         is_deeply(get($path)->{json}, $record, $path);
     }
+    $r = get("/ssi?id=$id");
+    is_deeply($r->{json}[0], $record, 'included in a page');
+    is(@{($r->{json}[1] || {})->{transfers} || []}, 2, 'a list, too');
+    $r = get('/ssi?id=unknown-0123456789');
+    is($r->{json}[0]{error}, 'NoSuchTransfer', 'an error, too');
     is(get("/one")->{json}{totals}{started}, 6, 'an empty id: totals');
     is(get("/bare")->{json}{totals}{started}, 6, 'no slash: totals');
 
@@ -380,6 +391,12 @@ subtest 'owners' => sub {
             ok((grep { $_ eq $id{''} } @listed), 'that at least');
         } else {
             is_deeply(\@listed, [$id{$who}], "the list of '$who'");
+            $r = curl($n->url('/transfers/?limit=1', 'owned'),
+                headers => $as->($who));
+            is($r->{json}{next}, undef, 'others do not lengthen it');
+            $r = curl($n->url('/transfers/?state=failed', 'owned'),
+                headers => $as->($who));
+            is_deeply($r->{json}{transfers}, [], 'nor does a filter');
         }
     }
     is(get("/transfers/$id{alice}")->{status}, 200,
@@ -532,6 +549,94 @@ EOF
     is_deeply([$ids->($r)], [map { sprintf 'm-%016d', $_ } 1 .. 1000],
         'a page of 1000');
     is($r->{json}{next}, 'm-0000000000001000', 'and one more');
+};
+
+subtest 'another instance' => sub {
+    my $redis = $t->own_redis;
+    my $dynamodb = $t->own_dynamodb;
+    $t->token(OWN_REDIS => "127.0.0.1:$redis->{port}",
+        OWN_DYNAMODB => "http://127.0.0.1:$dynamodb->{port}");
+    my $conf = <<'EOF';
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_credentials static testaccess testsecret;
+    s3_endpoint %%NULL%%;
+    s3_bucket bucket;
+    s3_transfer_id $arg_id;
+    s3_owner $http_x_user;
+    s3_progress_redis redis://%%OWN_REDIS%%;
+    s3_progress_dynamodb %%OWN_DYNAMODB%% table=transfers;
+    server {
+        listen 127.0.0.1:PORT;
+        location /upload/ { s3_upload; }
+        location /transfers/ { s3_status list; }
+        location /all/ { s3_owner ''; s3_status; }
+        location = /ssi {
+            ssi on;
+            default_type text/html;
+            return 200 '[<!--#include virtual="/transfers/$arg_id" -->]';
+        }
+    }
+}
+EOF
+    my ($one, $two) = map { my $port = "%%PORT_$_%%";
+        $t->nginx($conf =~ s/PORT/$port/r) } 1, 2;
+    my $id = 'of-the-first-instance';
+    my @alice = (headers => ['X-User: alice']);
+    my $from = sub { my ($path, @o) = @_; curl($two->url($path, 2), @o) };
+
+    my $c = begin($id, $one->port(1), 'X-User: alice');
+    ok((wait_for { $from->("/transfers/$id", @alice)->{status} == 200 }),
+        'it is seen by the second');
+    my $r = $from->("/transfers/$id", @alice);
+    is($r->{json}{state}, 'active', 'under way');
+    unlike($r->{body}, qr/alice/, 'not whose it is');
+    is($from->("/transfers/$id")->{status}, 404, 'others do not');
+    is($from->("/transfers/$id", headers => ['X-User: bob'])->{status}, 404,
+        'nor these');
+    is_deeply($from->('/transfers/', @alice)->{json}{transfers}, [],
+        'a list is of the instance alone');
+    is($from->("/ssi?id=$id", @alice)->{json}[0]{state}, 'active',
+        'included in a page');
+    $c->send('x' x 90);
+    my $record = JSON::PP->new->decode($c->response->{body});
+    ok((wait_for { $from->("/transfers/$id", @alice)->{json}{state}
+        eq 'completed' }), 'its end');
+    is_deeply($from->("/transfers/$id", @alice)->{json}, $record,
+        'the same record');
+    ok((wait_for { ($dynamodb->get_item($id) || {})->{state} || ''
+        eq 'completed' }), 'in DynamoDB');
+
+    # of records in both, the nearer store answers; without it the other
+    $redis->cmd('DEL', "transfer:$id");
+    is_deeply($from->("/transfers/$id", @alice)->{json}, $record,
+        'from DynamoDB');
+    is($from->('/transfers/unknown-0123456789')->{status}, 404, 'in neither');
+    my $item = $dynamodb->item($id);
+    $item->{expiresAt}{S} = '2020-01-01T00:00:00.000Z';
+    $dynamodb->put_item($item);
+    is($from->("/transfers/$id", @alice)->{status}, 404, 'one that expired');
+
+    kill 'STOP', $redis->{pid};
+    my @waiting = map { $t->raw($two->port(2)) } 1 .. 5;
+    $_->send("GET /transfers/somebody-left-0123 HTTP/1.1\r\nHost: t\r\n\r\n")
+        for @waiting;
+    $waiting[0]->reset;
+    $waiting[1]->close;
+    my $still = $waiting[2]->response(0.5);
+    is($still, undef, 'a store that hangs: the answer waits');
+    is($from->('/transfers/')->{status}, 200, 'others are answered');
+    kill 'CONT', $redis->{pid};
+    is($waiting[$_]->response->{status}, 404, 'until it goes on') for 2 .. 4;
+
+    $redis->stop;
+    $dynamodb->stop;
+    $r = $from->('/transfers/somebody-else-0123');
+    is($r->{status}, 503, 'neither answers');
+    is($r->{json}{error}, 'StoreUnavailable', 'code');
+    $r = curl($one->url("/transfers/$id", 1), @alice);
+    is($r->{status}, 200, 'its own instance needs no store');
 };
 
 subtest 'a full zone' => sub {

@@ -53,7 +53,7 @@ subtest 'reload' => sub {
         $upload{$name} = curl_start(
             $n->url("/upload/$name?id=reload-0123456789-$name",
                 $o->{h2} ? 'h2' : undef),
-            file => $data{$name}, rate => '15M', %$o);
+            file => $data{$name}, rate => '10M', %$o);
     }
     my $id = sub { "reload-0123456789-$_[0]" };
     ok((wait_for { !grep {
@@ -109,6 +109,35 @@ subtest 'reload' => sub {
     my $totals = totals();
     is_deeply([@$totals{qw/ started completed active failed memoryUsed /}],
         [5, 5, 0, 0, 0], 'one count over both generations');
+};
+
+subtest 'one reload after the other' => sub {
+    my $before = totals();
+    my $d = data(30 * MB, 5);
+    my $id = 'from-the-first-of-them';
+    my $body = read_file($d->{path});
+    my $c = $t->raw($n->port);
+    $c->send("PUT /upload/first?id=$id HTTP/1.1\r\nHost: t\r\n"
+        . "Content-Length: $d->{size}\r\n\r\n" . substr $body, 0, 13 * MB);
+    ok((wait_for { ((status($id)->{json} || {})->{bytesTransferred} || 0)
+        == 13 * MB }), 'under way');
+    my @status;
+    for my $round (1 .. 5) {
+        push @status, curl($n->url('/upload/between'), body => 'x')->{status};
+        ok($n->reload, "reload $round");
+        push @status, curl($n->url('/upload/between'), body => 'x')->{status};
+        is(status($id)->{json}{state}, 'active', 'it goes on');
+    }
+    $c->send(substr $body, 13 * MB);
+    is(($c->response(20) || {})->{status}, 201, 'to its end');
+    is_deeply([$t->s3->sha256('upload/first')], [$d->{sha256}, $d->{size}],
+        'byte for byte');
+    is(join(' ', @status), join(' ', (201) x 10), 'others meanwhile');
+    my $after = totals();
+    is($after->{completed} - $before->{completed}, 11, 'all are counted');
+    is($after->{failed}, 0, 'none failed');
+    ok((wait_for { !$n->leaving_workers } 15), 'the old workers leave');
+    ok((wait_for { totals()->{redis}{up} == 2 }), 'two workers have Redis');
 };
 
 subtest 'reload with another zone' => sub {
