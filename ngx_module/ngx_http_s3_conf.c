@@ -11,6 +11,7 @@ static char *ngx_http_s3_init_target(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_target_t *target);
 static char *ngx_http_s3_init_credentials(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf);
+static void ngx_http_s3_init_resolver(ngx_conf_t *cf, ngx_s3_store_t *store);
 static char *ngx_http_s3_init_endpoint(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_target_t *target);
 static char *ngx_http_s3_init_sizes(ngx_conf_t *cf,
@@ -441,6 +442,9 @@ ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf)
     ngx_s3_credentials_t    *credentials;
     ngx_http_s3_loc_conf_t  *lcf;
 
+    ngx_http_s3_init_resolver(cf, mcf->stores.redis);
+    ngx_http_s3_init_resolver(cf, mcf->stores.dynamodb);
+
     if (mcf->stores.dynamodb == NULL) {
         return NGX_CONF_OK;
     }
@@ -476,6 +480,29 @@ ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* names of stores are asked for as the http level says */
+
+static void
+ngx_http_s3_init_resolver(ngx_conf_t *cf, ngx_s3_store_t *store)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (store == NULL || clcf->resolver == NULL
+        || clcf->resolver->connections.nelts == 0)
+    {
+        return;
+    }
+
+    store->endpoint->resolver = clcf->resolver;
+
+    if (clcf->resolver_timeout != NGX_CONF_UNSET_MSEC) {
+        store->endpoint->resolver_timeout = clcf->resolver_timeout;
+    }
 }
 
 

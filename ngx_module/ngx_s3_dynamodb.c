@@ -137,6 +137,7 @@ ngx_s3_dynamodb_create(ngx_conf_t *cf, ngx_str_t *args, ngx_uint_t n)
     ep->keepalive = NGX_S3_DYNAMODB_WRITES;
 
     dynamodb->endpoint = ep;
+    store->endpoint = ep;
     store->where = ep->name;
 
     if (ngx_s3_dynamodb_args(cf, dynamodb, &args[1], n - 1) != NGX_OK) {

@@ -95,6 +95,7 @@ ngx_s3_redis_configure(ngx_conf_t *cf, ngx_s3_store_t *store, ngx_str_t *args,
         return NULL;
     }
 
+    store->endpoint = conf->endpoint;
     store->where = conf->endpoint->name;
 
     return conf;

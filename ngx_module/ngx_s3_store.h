@@ -62,6 +62,7 @@ struct ngx_s3_store_s {
     ngx_msec_t                ttl;   /* life of a record, ms */
     void                     *progress;      /* the queue */
     void                     *conf;  /* the store's own */
+    ngx_s3_endpoint_t        *endpoint;
 
     ngx_str_t                 where; /* host and port for messages, without a
                                         password */
