@@ -104,7 +104,6 @@ typedef struct {
     unsigned                     shared:1;       /* the body stays for others:
                                                     a mirror, an error_page */
     unsigned                     paused:1;       /* S3 holds the client back */
-    unsigned                     whole:1;
     unsigned                     recorded:1;     /* record is valid */
 } ngx_http_s3_ctx_t;
 

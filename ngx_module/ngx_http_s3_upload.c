@@ -67,10 +67,12 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
     }
 
     if (ngx_http_s3_upload_taken(r)) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "the request body was taken by another handler");
         return ngx_http_s3_send_error(r, NGX_HTTP_INTERNAL_SERVER_ERROR,
                                       "InternalError",
-                                      "the request body was taken by an "
-                                      "earlier s3_upload", NULL);
+                                      "the request body was taken by another "
+                                      "handler", NULL);
     }
 
     conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
@@ -90,24 +92,44 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
 }
 
 
-/* an error_page has led to another location after bytes were taken out of the
-   request: storing the rest would make a wrong object */
+/*
+ * Another handler has had the request before, and an error_page or a redirect
+ * led here: bytes that it consumed are gone, and storing the rest would make a
+ * wrong object.
+ */
 
 static ngx_uint_t
 ngx_http_s3_upload_taken(ngx_http_request_t *r)
 {
-    ngx_http_s3_ctx_t  *ctx;
+    off_t                     size, received;
+    ngx_chain_t              *cl;
+    ngx_http_request_body_t  *rb;
 
-    ctx = ngx_http_s3_get_ctx(r);
+    rb = r->request_body;
 
-    if (ctx == NULL || !ctx->reading || ctx->shared) {
-        return 0;
+    if (rb == NULL) {
+        return r->discard_body;
     }
 
-    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                  "the request body was taken by an earlier s3_upload");
+    if (r->reading_body) {
+        return 1;
+    }
 
-    return 1;
+    size = 0;
+
+    for (cl = rb->bufs; cl; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    /* chunked HTTP/1 has its count there, HTTP/2 and 3 in the body */
+
+    received = r->headers_in.content_length_n;
+
+    if (received == -1) {
+        received = rb->received;
+    }
+
+    return size < received;
 }
 
 
@@ -555,8 +577,6 @@ ngx_http_s3_upload_pause(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 static void
 ngx_http_s3_upload_whole(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 {
-    ctx->whole = 1;
-
     if (r->connection->read->timer_set) {
         ngx_del_timer(r->connection->read);
     }
@@ -579,6 +599,7 @@ ngx_http_s3_upload_give_up(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
 
     if (r->connection->error) {
         reason = "the client closed the connection";
+        rc = NGX_HTTP_CLIENT_CLOSED_REQUEST;
 
     } else if (rc == NGX_HTTP_REQUEST_TIME_OUT) {
         reason = "the client timed out";
@@ -607,6 +628,12 @@ ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
 {
     u_char     *p;
     ngx_str_t   id, after;
+
+    /* what is still to come cannot be told from a next request */
+
+    if (r->reading_body) {
+        r->keepalive = 0;
+    }
 
     if (result->status == NGX_HTTP_CREATED) {
         return ngx_http_s3_upload_created(r, ctx);

@@ -87,7 +87,14 @@ ngx_s3_answer_none(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
     case NGX_S3_E_CLOSED:
 
-        if (ngx_strcmp(rq->reason, NGX_S3_LEAVING) == 0) {
+        /*
+         * nginx closes all of its connections once, those too that were
+         * opened meanwhile: what cleans up after a transfer tries again
+         */
+
+        if (ngx_strcmp(rq->reason, NGX_S3_LEAVING) == 0
+            && call->op != NGX_S3_ABORT && call->op != NGX_S3_HEAD)
+        {
             answer->class = S3_RETRY_NO;
         }
 

@@ -20,7 +20,8 @@ typedef struct {
     ngx_pool_t       *pool;
     ngx_pool_t       *try_pool;      /* what one try needs */
     ngx_event_t       timer;         /* plain: a leaving worker waits for it */
-    ngx_msec_t        start;
+    ngx_msec_t        start;         /* the first failure: a large part may
+                                        take longer than all the retries */
 
     ngx_s3_op_t       op;
     ngx_s3_request_t  rq;
@@ -79,8 +80,6 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     a->ident = -1;
     a->call = call;
     a->pool = pool;
-    a->start = ngx_current_msec;
-
     a->timer.handler = ngx_s3_api_timer;
     a->timer.data = a;
     a->timer.log = call->log;
@@ -157,7 +156,10 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     rq->body = a->op.body;
     rq->body_size = a->op.body_size;
     rq->head_method = (call->op == NGX_S3_HEAD);
-    rq->fresh = fresh;
+
+    /* a stale connection could swallow a Create that S3 has carried out */
+
+    rq->fresh = (fresh || call->op == NGX_S3_CREATE);
     rq->handler = ngx_s3_api_answered;
     rq->data = a;
 
@@ -332,6 +334,10 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
         rc = a->keys ? NGX_DECLINED : NGX_OK;
         a->keys = 1;
         break;
+    }
+
+    if (call->tries == 1) {
+        a->start = ngx_current_msec;
     }
 
     passed = ngx_current_msec - a->start;
@@ -556,6 +562,7 @@ ngx_s3_api_destroy(ngx_s3_api_t *a)
 static void
 ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level, ngx_msec_t *delay)
 {
+    char           *action;
     u_char         *p, *last, data[NGX_MAX_ERROR_STR];
     ngx_s3_call_t  *call;
 
@@ -591,10 +598,16 @@ ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level, ngx_msec_t *delay)
 
     *p = '\0';
 
-    ngx_log_error(level, call->log, 0,
-                  "s3 %s failed: %s, bucket:%V key:\"%V\"%s",
-                  ngx_s3_op_name(call->op), a->answer.cause, &call->bucket,
-                  &call->key, data);
+    /* the action may be another call's: they share the log, which names
+       bucket and key as well */
+
+    action = call->log->action;
+    call->log->action = NULL;
+
+    ngx_log_error(level, call->log, 0, "s3 %s failed: %s%s",
+                  ngx_s3_op_name(call->op), a->answer.cause, data);
+
+    call->log->action = action;
 }
 
 

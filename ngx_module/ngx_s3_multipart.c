@@ -11,11 +11,8 @@ static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
 static ngx_int_t ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t,
     ngx_s3_part_t *part);
 static void ngx_s3_multipart_complete(ngx_s3_transfer_t *t);
-static void ngx_s3_multipart_put_done(ngx_s3_call_t *call);
-static void ngx_s3_multipart_finished(ngx_s3_transfer_t *t,
-    ngx_s3_call_t *call);
+static void ngx_s3_multipart_finished(ngx_s3_call_t *call);
 static void ngx_s3_multipart_stored(ngx_s3_transfer_t *t);
-static void ngx_s3_multipart_complete_done(ngx_s3_call_t *call);
 static void ngx_s3_multipart_look(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_looked(ngx_s3_call_t *call);
 static void ngx_s3_multipart_unknown(ngx_s3_transfer_t *t);
@@ -279,7 +276,7 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
     ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
 
     call = ngx_s3_multipart_call(t, NGX_S3_COMPLETE,
-                                 ngx_s3_multipart_complete_done);
+                                 ngx_s3_multipart_finished);
 
     call->headers = t->conditions;
     call->parts = t->etags;
@@ -303,17 +300,6 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
 }
 
 
-static void
-ngx_s3_multipart_complete_done(ngx_s3_call_t *call)
-{
-    ngx_s3_transfer_t  *t = call->data;
-
-    t->calling = 0;
-
-    ngx_s3_multipart_finished(t, call);
-}
-
-
 void
 ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
@@ -323,7 +309,7 @@ ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 
     ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
 
-    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_put_done);
+    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_finished);
 
     if (part) {
         ngx_queue_insert_tail(&t->sending, &part->queue);
@@ -359,22 +345,15 @@ ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 }
 
 
+/* PutObject or Complete has ended */
+
 static void
-ngx_s3_multipart_put_done(ngx_s3_call_t *call)
+ngx_s3_multipart_finished(ngx_s3_call_t *call)
 {
     ngx_s3_transfer_t  *t = call->data;
 
     t->calling = 0;
 
-    ngx_s3_multipart_finished(t, call);
-}
-
-
-/* PutObject or Complete has ended */
-
-static void
-ngx_s3_multipart_finished(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
-{
     if (call->rc == NGX_OK) {
         ngx_s3_multipart_stored(t);
 
@@ -613,10 +592,6 @@ ngx_s3_multipart_result(ngx_s3_call_t *call, ngx_s3_result_t *result)
 
     status = call->client_status;
     code = call->code;
-
-    if (call->status == 412 || call->status == 409) {
-        status = call->status;
-    }
 
     if (code[0] == '\0') {
         code = (status == 504) ? "GatewayTimeout"

@@ -37,10 +37,18 @@ ngx_s3_part_get(ngx_s3_transfer_t *t)
     if (part->hash == NULL) {
         part->hash = s3_sha256_create();
 
-        return part->hash ? part : NULL;
+        if (part->hash) {
+            return part;
+        }
+
+    } else if (s3_sha256_reset(part->hash) == S3_OK) {
+        return part;
     }
 
-    return s3_sha256_reset(part->hash) == S3_OK ? part : NULL;
+    part->next = t->spare;
+    t->spare = part;
+
+    return NULL;
 }
 
 

@@ -12,6 +12,8 @@ typedef struct {
 } ngx_s3_transfer_log_t;
 
 
+static ngx_s3_transfer_t *ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf,
+    ngx_log_t *from);
 static ngx_int_t ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t,
     ngx_s3_transfer_spec_t *spec);
 static ngx_int_t ngx_s3_transfer_copy_fields(ngx_pool_t *pool,
@@ -58,16 +60,74 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     ngx_s3_transfer_spec_t *spec, ngx_s3_transfer_pt handler, void *data,
     ngx_s3_transfer_t **tp, ngx_s3_result_t *result)
 {
-    ngx_int_t               rc;
+    ngx_int_t           rc;
+    ngx_s3_transfer_t  *t;
+
+    ngx_s3_result_set(result, 500, "InternalError", "out of memory");
+
+    t = ngx_s3_transfer_alloc(conf, spec->log);
+    if (t == NULL) {
+        return NGX_ERROR;
+    }
+
+    t->handler = handler;
+    t->data = data;
+
+    if (s3_plan_init(&t->plan, conf->target->limits, conf->part_size,
+                     conf->window, spec->total)
+        != S3_OK)
+    {
+        ngx_s3_transfer_too_large(t, result);
+        ngx_destroy_pool(t->pool);
+        return NGX_DECLINED;
+    }
+
+    t->single = (spec->total != -1 && s3_plan_single(&t->plan));
+
+    if (ngx_s3_transfer_copy_spec(t, spec) != NGX_OK
+        || ngx_s3_transfer_record(t, spec) != NGX_OK)
+    {
+        ngx_destroy_pool(t->pool);
+        return NGX_ERROR;
+    }
+
+    rc = ngx_s3_progress_open(&t->progress, &conf->progress, t->log);
+
+    if (rc != NGX_OK) {
+        if (rc == NGX_BUSY) {
+            ngx_s3_result_set(result, 409, "TransferIdInUse",
+                              "the transfer id is in use");
+        }
+
+        ngx_destroy_pool(t->pool);
+        return rc;
+    }
+
+    ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
+
+    if (ngx_s3_transfer_mark(t) != NGX_OK) {
+        ngx_s3_transfer_abort(t, 1, "out of memory");
+        return NGX_ERROR;
+    }
+
+    *tp = t;
+
+    return NGX_OK;
+}
+
+
+/* with a pool and a log of its own */
+
+static ngx_s3_transfer_t *
+ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
+{
     ngx_pool_t             *pool;
     ngx_s3_transfer_t      *t;
     ngx_s3_transfer_log_t  *log;
 
-    ngx_s3_result_set(result, 500, "InternalError", "out of memory");
-
     pool = ngx_create_pool(4096, ngx_cycle->log);
     if (pool == NULL) {
-        return NGX_ERROR;
+        return NULL;
     }
 
     t = ngx_pcalloc(pool, sizeof(ngx_s3_transfer_t));
@@ -75,10 +135,10 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
 
     if (t == NULL || log == NULL) {
         ngx_destroy_pool(pool);
-        return NGX_ERROR;
+        return NULL;
     }
 
-    log->log = *spec->log;
+    log->log = *from;
     log->log.handler = ngx_s3_transfer_log_error;
     log->log.data = log;
     log->log.action = NULL;
@@ -88,8 +148,6 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     t->conf = conf;
     t->pool = pool;
     t->log = &log->log;
-    t->handler = handler;
-    t->data = data;
 
     ngx_queue_init(&t->ready);
     ngx_queue_init(&t->sending);
@@ -105,46 +163,7 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     t->timer.data = t;
     t->timer.log = t->log;
 
-    if (s3_plan_init(&t->plan, conf->target->limits, conf->part_size,
-                     conf->window, spec->total)
-        != S3_OK)
-    {
-        ngx_s3_transfer_too_large(t, result);
-        ngx_destroy_pool(pool);
-        return NGX_DECLINED;
-    }
-
-    t->single = (spec->total != -1 && s3_plan_single(&t->plan));
-
-    if (ngx_s3_transfer_copy_spec(t, spec) != NGX_OK
-        || ngx_s3_transfer_record(t, spec) != NGX_OK)
-    {
-        ngx_destroy_pool(pool);
-        return NGX_ERROR;
-    }
-
-    rc = ngx_s3_progress_open(&t->progress, &conf->progress, t->log);
-
-    if (rc != NGX_OK) {
-        if (rc == NGX_BUSY) {
-            ngx_s3_result_set(result, 409, "TransferIdInUse",
-                              "the transfer id is in use");
-        }
-
-        ngx_destroy_pool(pool);
-        return rc;
-    }
-
-    ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
-
-    if (ngx_s3_transfer_mark(t) != NGX_OK) {
-        ngx_s3_transfer_abort(t, 1, "out of memory");
-        return NGX_ERROR;
-    }
-
-    *tp = t;
-
-    return NGX_OK;
+    return t;
 }
 
 
@@ -466,6 +485,10 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
             && t->upload_id.len + t->calling)
         {
             ngx_s3_transfer_part_ready(t);
+
+            if (t->done) {
+                return NGX_ERROR;
+            }
         }
     }
 
@@ -711,13 +734,6 @@ ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
     ngx_s3_transfer_set_state(t, NGX_S3_T_CLEANING);
 
     ngx_s3_multipart_clean(t);
-}
-
-
-void
-ngx_s3_transfer_detach(ngx_s3_transfer_t *t)
-{
-    ngx_s3_transfer_abort(t, 0, "the client left before the body was whole");
 }
 
 

@@ -140,7 +140,6 @@ struct ngx_s3_transfer_s {
     unsigned                  calling:1; /* call is on its way */
     unsigned                  doubtful:1;    /* the look is to decide */
     unsigned                  done:1;    /* the result stands */
-    unsigned                  told:1;    /* DONE was given to the door */
 };
 
 
@@ -168,15 +167,11 @@ ngx_int_t ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in);
 /* the body is whole: DONE follows */
 void ngx_s3_transfer_finish(ngx_s3_transfer_t *t);
 
-/* The body is not whole and will not be. The record becomes `aborted`, or
-   `failed` where that is set; no event follows. t is not the caller's any
-   more. */
+/* The door leaves. Where the body is whole, the transfer goes on to its end;
+   else it never will be: the record becomes `aborted`, or `failed` where that
+   is set. No event follows, t is not the caller's any more. */
 void ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
     const char *reason);
-
-/* The door leaves; a transfer whose body is whole goes on to its end. No
-   event follows. */
-void ngx_s3_transfer_detach(ngx_s3_transfer_t *t);
 
 
 #endif /* NGX_S3_TRANSFER_H */

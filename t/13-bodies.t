@@ -288,7 +288,7 @@ subtest 'held back' => sub {
     is(state_of('/slow/gone'), '201 completed',
         'a client that left with END_STREAM while it was held back');
     wait_for { states()->{'/slow/cut'} } 15;
-    is(state_of('/slow/cut'), '400 aborted', 'one that left before');
+    is(state_of('/slow/cut'), '499 aborted', 'one that left before');
 };
 
 # The same where nginx was waiting for the client at that moment: the few bytes
@@ -359,7 +359,7 @@ subtest 'parts that fail' => sub {
     # a kept connection that S3 closed before it answered is no try
     my @lines = $n->log =~ /\[warn\].*(s3 UploadPart failed.* try .* next)/g;
     is(scalar @lines, 3, 'three lines in the log');
-    like($lines[0], qr/failed: 503 .*key:"weak\/a" part:2 .* try 1 of 10/,
+    like($lines[0], qr/failed: 503 .* part:2 .* try 1 of 10/,
         'the first names cause and part');
     like($lines[1], qr/broke the connection .* part:2 .* try 2 of 10/,
         'the second');
@@ -400,7 +400,7 @@ subtest 'error pages' => sub {
     is_stored('second-read/a', $d, 'the second');
     is($r->{headers}{'x-transfer-id'}, $r->{json}{transferId}, 'one id');
 };
-$t->expect_errors(qr/the request body was taken by an earlier s3_upload/);
+$t->expect_errors(qr/the request body was taken by another handler/);
 
 subtest 'fairness' => sub {
     my $d = data(512 * MB);
