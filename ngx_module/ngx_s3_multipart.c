@@ -374,11 +374,7 @@ ngx_s3_multipart_finished(ngx_s3_call_t *call)
      * answers the next try with an error. The object itself tells.
      */
 
-    if (call->unknown
-        || (call->tries > 1
-            && (call->status == 404 || call->status == 409
-                || call->status == 412 || call->status >= 500)))
-    {
+    if (call->unknown) {
         t->doubtful = 1;
         ngx_s3_multipart_result(call, &t->doubt);
         ngx_s3_multipart_look(t);
