@@ -12,6 +12,7 @@
 #define NGX_S3_DYNAMODB_IDLE     30000   /* ms */
 #define NGX_S3_DYNAMODB_BACKOFF  10000   /* ms at most until another try */
 #define NGX_S3_DYNAMODB_REFUSED  30000   /* ms, where somebody has to mend it */
+#define NGX_S3_DYNAMODB_AGAIN    100     /* ms, after the worker closed it */
 #define NGX_S3_DYNAMODB_REPLY    (512 * 1024)    /* an item has 400 KB at most
                                                     (Service quotas) */
 #define NGX_S3_DYNAMODB_SKEW     30      /* s: less is not the clock's fault */
@@ -169,9 +170,9 @@ ngx_s3_dynamodb_args(ngx_conf_t *cf, ngx_s3_dynamodb_t *dynamodb,
         }
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter \"%V\" of "
+                           "invalid parameter %ui of "
                            "\"s3_progress_dynamodb\", it takes table=, "
-                           "region= and ttl=", &args[i]);
+                           "region= and ttl=", i + 2);
         return NGX_ERROR;
     }
 
@@ -547,7 +548,14 @@ ngx_s3_dynamodb_handler(ngx_s3_request_t *rq)
 
     if (!dynamodb->pause.timer_set) {
 
-        if (rc == NGX_ERROR) {
+        if (rc == NGX_ERROR && ngx_strcmp(reason, NGX_S3_LEAVING) == 0) {
+
+            /* a leaving worker closes all connections once, also those that
+               were opened meanwhile: that is not an outage */
+
+            ngx_add_timer(&dynamodb->pause, NGX_S3_DYNAMODB_AGAIN);
+
+        } else if (rc == NGX_ERROR) {
             ngx_s3_dynamodb_failed(dynamodb, reason, cap);
 
         } else {
@@ -629,8 +637,14 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
     /* what is said about a signature may repeat what was signed, a session
        token among it */
 
-    if (strstr(e.type, "Signature") || strstr(e.type, "Authentication")) {
+    if (strstr(e.type, "Signature") || strstr(e.type, "Authentication")
+        || ngx_s3_credentials_told(op->dynamodb->credentials, e.message))
+    {
         e.message[0] = '\0';
+    }
+
+    if (ngx_s3_credentials_told(op->dynamodb->credentials, e.type)) {
+        e.type[0] = '\0';
     }
 
     ngx_s3_reason(reason, "status %ui%s%s%s%s", rq->status,

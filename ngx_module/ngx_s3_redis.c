@@ -8,6 +8,7 @@
 #define NGX_S3_REDIS_YOUNG    1000   /* ms: a connection that lived longer may
                                         have been closed for being idle */
 #define NGX_S3_REDIS_LASTING  3000   /* ms: that proves that it works */
+#define NGX_S3_REDIS_AGAIN    100    /* ms, after the worker closed it */
 #define NGX_S3_REDIS_UNREAD   (1024 * 1024)  /* bytes of an unfinished reply */
 
 
@@ -72,6 +73,7 @@ static ngx_s3_store_counters_t *ngx_s3_redis_counters(
 
 static void ngx_s3_redis_connect(ngx_s3_redis_t *redis);
 static void ngx_s3_redis_connected(ngx_s3_conn_t *sc);
+static void ngx_s3_redis_postpone(ngx_s3_redis_t *redis);
 static ngx_int_t ngx_s3_redis_greet(ngx_s3_redis_t *redis);
 static ngx_int_t ngx_s3_redis_push(ngx_s3_redis_t *redis,
     ngx_s3_redis_op_t *op);
@@ -315,6 +317,12 @@ ngx_s3_redis_connected(ngx_s3_conn_t *sc)
     ngx_s3_redis_t *redis = sc->data;
 
     if (sc->error != NGX_S3_E_NONE) {
+
+        if (ngx_strcmp(sc->reason, NGX_S3_LEAVING) == 0) {
+            ngx_s3_redis_postpone(redis);
+            return;
+        }
+
         ngx_s3_redis_fail(redis, sc->reason);
         return;
     }
@@ -333,6 +341,20 @@ ngx_s3_redis_connected(ngx_s3_conn_t *sc)
     if (redis->reader == NULL || ngx_s3_redis_greet(redis) != NGX_OK) {
         ngx_s3_redis_fail(redis, "no memory for a greeting");
     }
+}
+
+
+/* A leaving worker closes all connections once, also those that were opened
+   meanwhile: that is not an outage. */
+
+static void
+ngx_s3_redis_postpone(ngx_s3_redis_t *redis)
+{
+    ngx_queue_t  ops;
+
+    ngx_s3_redis_stop(redis, &ops);
+    ngx_add_timer(&redis->timer, NGX_S3_REDIS_AGAIN);
+    ngx_s3_redis_end(&ops);
 }
 
 
