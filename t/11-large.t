@@ -130,6 +130,8 @@ subtest 'waiting for memory' => sub {
         is($stalled[$_]->response->{status}, 201, 'one that stalled');
         is_stored("stalled-$_", $d, 'it');
     }
+    is(start($n, '/none', 'chunked', file => data(0))->wait->{status}, 201,
+        'memory that nobody needed');
     is(memory_used($n), 0, 'no memory is left in use');
 };
 

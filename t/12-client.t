@@ -178,6 +178,17 @@ subtest 'clients that leave' => sub {
 };
 
 subtest 'shorter or longer than announced' => sub {
+    for my $framing (sort keys %stops) {
+        my $key = 'half-' . lc $framing;
+        my $raw = $t->raw($n->port);
+        $raw->send(head($key, $framing eq 'chunked' ? ()
+            : (length => SIZE)) . $stops{$framing}{whole});
+        $raw->half_close;
+        is(($raw->response || {})->{status}, 201,
+            "$framing: half closed after the whole body");
+        is_deeply([$s3->sha256($key)], [$d->{sha256}, SIZE], 'what S3 holds');
+    }
+
     my $raw = $t->raw($n->port);
     $raw->send(head('short', length => SIZE) . substr $bytes, 0, SIZE - 1);
     $raw->half_close;
