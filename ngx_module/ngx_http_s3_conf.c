@@ -667,6 +667,7 @@ static char *
 ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_target_t *target)
 {
+    ngx_str_t                  hidden = ngx_string("...");
     const char                *err;
     ngx_s3_endpoint_t         *endpoint;
     ngx_http_core_loc_conf_t  *clcf;
@@ -674,9 +675,15 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     endpoint = ngx_s3_endpoint_create(cf, &conf->endpoint, &err);
 
     if (endpoint == NULL) {
+
+        /* it may have a user and a password */
+
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid \"s3_endpoint\" \"%V\": %s",
-                           &conf->endpoint, err);
+                           ngx_strlchr(conf->endpoint.data,
+                                       conf->endpoint.data
+                                       + conf->endpoint.len, '@')
+                           ? &hidden : &conf->endpoint, err);
         return NGX_CONF_ERROR;
     }
 

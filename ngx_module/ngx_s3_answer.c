@@ -24,7 +24,7 @@ static void ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 static void ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src);
 static void ngx_s3_answer_clean(char *s);
 static ngx_uint_t ngx_s3_answer_makes(ngx_s3_call_t *call);
-static ngx_uint_t ngx_s3_answer_secret(ngx_s3_call_t *call, const char *s);
+static void ngx_s3_answer_hide(ngx_s3_call_t *call, char *s);
 
 
 void
@@ -137,13 +137,13 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     ngx_s3_answer_hints(call, rq, &xml, answer);
 
     if (xml.root == S3_XML_ERROR) {
+        ngx_s3_answer_hide(call, xml.code);
         ngx_memcpy(call->code, xml.code, sizeof(call->code));
         ngx_s3_answer_clean(call->code);
 
-        if (!ngx_s3_answer_secret(call, xml.message)) {
-            (void) s3_str_copy(text, sizeof(text), s3_str(xml.message));
-            ngx_s3_answer_clean(text);
-        }
+        ngx_s3_answer_hide(call, xml.message);
+        (void) s3_str_copy(text, sizeof(text), s3_str(xml.message));
+        ngx_s3_answer_clean(text);
 
     } else if (success) {
         fault = ngx_s3_answer_take(call, rq, &xml);
@@ -333,6 +333,7 @@ ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     }
 
     ngx_s3_answer_copy(answer->request_id, sizeof(answer->request_id), &value);
+    ngx_s3_answer_hide(call, answer->request_id);
     ngx_s3_answer_clean(answer->request_id);
 
     value = ngx_s3_request_field(rq, "date");
@@ -412,33 +413,19 @@ ngx_s3_answer_clean(char *s)
 }
 
 
+static void
+ngx_s3_answer_hide(ngx_s3_call_t *call, char *s)
+{
+    if (ngx_s3_credentials_told(call->target->credentials, s)) {
+        *s = '\0';
+    }
+}
+
+
 /* whether an object appears when S3 carries it out */
 
 static ngx_uint_t
 ngx_s3_answer_makes(ngx_s3_call_t *call)
 {
     return call->op == NGX_S3_COMPLETE || call->op == NGX_S3_PUT;
-}
-
-
-/* an endpoint that is not S3, or a chatty one, may send back what it got */
-
-static ngx_uint_t
-ngx_s3_answer_secret(ngx_s3_call_t *call, const char *s)
-{
-    s3_keys_t  keys;
-
-    if (ngx_strstr(s, "Signature=") || ngx_strstr(s, "AWS4-HMAC")) {
-        return 1;
-    }
-
-    if (ngx_s3_credentials_get(call->target->credentials, &keys) != NGX_OK) {
-        return 0;
-    }
-
-    /* both have a NUL after them */
-
-    return ngx_strstr(s, keys.secret_key.data) != NULL
-           || (keys.session_token.len
-               && ngx_strstr(s, keys.session_token.data) != NULL);
 }

@@ -8,6 +8,8 @@
 /* as long as s3_profile_t allows; s3_sigv4 takes secrets of 512 bytes */
 #define NGX_S3_CREDENTIALS_MAX_KEY   255
 
+#define NGX_S3_CREDENTIALS_START     16
+
 
 typedef struct {
     ngx_conf_t            *cf;
@@ -17,6 +19,8 @@ typedef struct {
 } ngx_s3_credentials_ctx_t;
 
 
+static ngx_uint_t ngx_s3_credentials_repeats(const char *text,
+    ngx_str_t *secret);
 static char *ngx_s3_credentials_static(ngx_s3_credentials_ctx_t *ctx,
     ngx_str_t *args, ngx_uint_t n);
 static char *ngx_s3_credentials_env(ngx_s3_credentials_ctx_t *ctx,
@@ -120,6 +124,32 @@ ngx_s3_credentials_get(ngx_s3_credentials_t *credentials, s3_keys_t *keys)
     keys->session_token.data = credentials->session_token.data;
 
     return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_s3_credentials_told(ngx_s3_credentials_t *credentials, const char *text)
+{
+    return ngx_strstr(text, "Signature=") || ngx_strstr(text, "AWS4-HMAC")
+           || ngx_s3_credentials_repeats(text, &credentials->secret_key)
+           || ngx_s3_credentials_repeats(text, &credentials->session_token);
+}
+
+
+/* the text may have been cut: the start of a secret will do */
+
+static ngx_uint_t
+ngx_s3_credentials_repeats(const char *text, ngx_str_t *secret)
+{
+    u_char  start[NGX_S3_CREDENTIALS_START + 1];
+
+    if (secret->len == 0) {
+        return 0;
+    }
+
+    ngx_cpystrn(start, secret->data, ngx_min(secret->len + 1, sizeof(start)));
+
+    return ngx_strstr(text, start) != NULL;
 }
 
 

@@ -47,5 +47,10 @@ char *ngx_s3_credentials_create(ngx_conf_t *cf, ngx_str_t *directive,
 ngx_int_t ngx_s3_credentials_get(ngx_s3_credentials_t *credentials,
     s3_keys_t *keys);
 
+/* whether a text from outside repeats a secret of these, or a signature: an
+   endpoint that is not S3, or a chatty one, may send back what it got */
+ngx_uint_t ngx_s3_credentials_told(ngx_s3_credentials_t *credentials,
+    const char *text);
+
 
 #endif /* NGX_S3_CREDENTIALS_H */

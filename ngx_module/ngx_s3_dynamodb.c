@@ -170,9 +170,9 @@ ngx_s3_dynamodb_args(ngx_conf_t *cf, ngx_s3_dynamodb_t *dynamodb,
         }
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter %ui of "
+                           "invalid parameter \"%V\" of "
                            "\"s3_progress_dynamodb\", it takes table=, "
-                           "region= and ttl=", i + 2);
+                           "region= and ttl=", &args[i]);
         return NGX_ERROR;
     }
 
