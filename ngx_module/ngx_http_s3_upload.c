@@ -38,6 +38,7 @@ static void ngx_http_s3_upload_pause(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_upload_whole(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx);
+static ngx_uint_t ngx_http_s3_upload_lost(ngx_http_request_t *r);
 static void ngx_http_s3_upload_give_up(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, ngx_int_t rc);
 static ngx_int_t ngx_http_s3_upload_done(ngx_http_request_t *r,
@@ -589,6 +590,23 @@ ngx_http_s3_upload_whole(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 }
 
 
+/* HTTP/2: reading fails with the connection before each stream knows of it */
+
+static ngx_uint_t
+ngx_http_s3_upload_lost(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_V2)
+
+    if (r->stream && r->stream->connection->connection->error) {
+        return 1;
+    }
+
+#endif
+
+    return r->connection->error;
+}
+
+
 /* the body did not come whole */
 
 static void
@@ -597,7 +615,7 @@ ngx_http_s3_upload_give_up(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
 {
     const char  *reason;
 
-    if (r->connection->error) {
+    if (ngx_http_s3_upload_lost(r)) {
         reason = "the client closed the connection";
         rc = NGX_HTTP_CLIENT_CLOSED_REQUEST;
 

@@ -15,7 +15,7 @@ use constant TIOCOUTQ => 0x5411;
 
 my @open;     # what a test left open is closed before nginx is asked to leave
 
-# connect(PORT): tls => ca, host (for TLS), sndbuf, rcvbuf
+# connect(PORT): tls => ca, host and alpn (for TLS), sndbuf, rcvbuf
 sub connect {
     my ($class, $port, %o) = @_;
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
@@ -29,6 +29,7 @@ sub connect {
         require IO::Socket::SSL;
         IO::Socket::SSL->start_SSL($socket, SSL_ca_file => $o{tls},
             SSL_hostname => $o{host} || 'localhost',
+            $o{alpn} ? (SSL_alpn_protocols => [$o{alpn}]) : (),
             SSL_verifycn_scheme => 'http',
             SSL_verifycn_name => $o{host} || 'localhost')
             or die "TLS: " . IO::Socket::SSL::errstr();
