@@ -9,6 +9,8 @@ static ngx_int_t ngx_http_s3_parse_percent(ngx_str_t *value,
     uint32_t *percent);
 static char *ngx_http_s3_init_target(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_target_t *target);
+static ngx_int_t ngx_http_s3_init_object(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *conf, ngx_str_t *location);
 static char *ngx_http_s3_init_credentials(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf);
 static void ngx_http_s3_init_resolver(ngx_conf_t *cf, ngx_s3_store_t *store);
@@ -533,13 +535,7 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_s3_count(conf->object_headers)
-        + ngx_http_s3_count(conf->metadata) > NGX_HTTP_S3_MAX_FIELDS)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "more than %d \"s3_object_header\" and "
-                           "\"s3_metadata\" in location \"%V\"",
-                           NGX_HTTP_S3_MAX_FIELDS, &clcf->name);
+    if (ngx_http_s3_init_object(cf, conf, &clcf->name) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -585,6 +581,48 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     conf->transfer = transfer;
 
     return NGX_CONF_OK;
+}
+
+
+/* what would have each upload refused */
+
+static ngx_int_t
+ngx_http_s3_init_object(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
+    ngx_str_t *location)
+{
+    const char  *err;
+
+    if (conf->bucket->lengths == NULL
+        && s3_uri_check_bucket(ngx_s3_to_str(conf->bucket->value), &err)
+           != S3_OK)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid \"s3_bucket\" \"%V\" in location \"%V\": "
+                           "%s", &conf->bucket->value, location, err);
+        return NGX_ERROR;
+    }
+
+    if (conf->upload_key && conf->upload_key->lengths == NULL
+        && s3_uri_check_key(ngx_s3_to_str(conf->upload_key->value), &err)
+           != S3_OK)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid key of \"s3_upload\" in location \"%V\": "
+                           "%s", location, err);
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_s3_count(conf->object_headers)
+        + ngx_http_s3_count(conf->metadata) > NGX_HTTP_S3_MAX_FIELDS)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "more than %d \"s3_object_header\" and "
+                           "\"s3_metadata\" in location \"%V\"",
+                           NGX_HTTP_S3_MAX_FIELDS, location);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

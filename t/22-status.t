@@ -723,7 +723,7 @@ http {
     }
 }
 EOF
-    my $s3 = 's3_endpoint %%NULL%%; s3_bucket b;'
+    my $s3 = 's3_endpoint %%NULL%%; s3_bucket bucket;'
         . ' s3_credentials static testaccess testsecret;';
     my $test = sub {
         my (%o) = @_;
@@ -752,14 +752,16 @@ EOF
         ["$s3 s3_upload; s3_status;",
             '"s3_status" directive cannot stand beside "s3_upload"'],
         ["$s3 s3_upload a b;", 'invalid number of arguments in "s3_upload"'],
-        ['s3_bucket b; s3_credentials static testaccess testsecret; s3_upload;',
+        ['s3_bucket bucket; s3_credentials static testaccess testsecret;'
+            . ' s3_upload;',
             '"s3_upload" in location "/a/" needs "s3_endpoint"'],
         ['s3_endpoint %%NULL%%; s3_credentials static testaccess testsecret;'
             . 's3_upload;', '"s3_upload" in location "/a/" needs "s3_bucket"'],
-        ['s3_endpoint %%NULL%%; s3_bucket b; s3_upload;',
+        ['s3_endpoint %%NULL%%; s3_bucket bucket; s3_upload;',
             '"s3_upload" has no credentials: '],
-        ['s3_endpoint ftp://x; s3_bucket b; s3_credentials static testaccess'
-            . ' testsecret; s3_upload;', 'invalid "s3_endpoint" "ftp://x"'],
+        ['s3_endpoint ftp://x; s3_bucket bucket; s3_credentials static'
+            . ' testaccess testsecret; s3_upload;',
+            'invalid "s3_endpoint" "ftp://x"'],
         ["$s3 s3_part_size 1m; s3_upload;",
             '"s3_part_size" 1048576 is outside'],
         ["$s3 s3_window 31m; s3_upload;", '"s3_window" 32505856 is smaller '

@@ -314,5 +314,25 @@ is(put('/bucket?bucket=b.uc-k3t', port => 'bad')->{status}, 201,
     'a good bucket');
 is(put('/id?id=' . 'i' x 64, port => 'bad')->{headers}{'x-transfer-id'},
     'i' x 64, 'a good id');
+wait_for { $fake->requests >= 3 };
 is_deeply([map { $_->{path} } $fake->requests],
     ['/bucket/key', '/b.uc-k3t/key', '/bucket/key'], 'S3 heard of it');
+
+subtest 'constants, by nginx -t' => sub {
+    my $conf = sub { return '%%MAIN%% http { server { location / { s3_endpoint '
+        . "%%FAKE%%; s3_credentials static a b; $_[0] } } }" };
+    for (qw( a/b Upper ab "" a:b .. ), 'b' x 64) {
+        my ($status, $text) = $n->test_conf($conf->(
+            "s3_bucket $_; s3_upload;"));
+        is($status, 1, "bucket $_");
+        like($text, qr{invalid "s3_bucket" .* in location "/": bucket name},
+            "bucket $_: why");
+    }
+    for (qw( a/ "" ../a a/../b ./a ), "a\xff", '"a\n"', 'k' x 1025) {
+        my ($status, $text) = $n->test_conf($conf->(
+            "s3_bucket bucket; s3_upload $_;"));
+        is($status, 1, 'key ' . encode(substr $_, 0, 20));
+        like($text, qr{invalid key of "s3_upload" in location "/": }s,
+            'why');
+    }
+};

@@ -197,6 +197,7 @@ subtest 'limit_req' => sub {
     my $r = asks('PUT', '/limit/k');
     is($r->{status}, 503, 'status');
     unlike($r->{headers}{'content-type'}, qr/json/, "nginx's own");
+    is(h2_put($n->port('h2'), '/limit/k', data(10))->{status}, 503, 'HTTP/2');
 };
 
 subtest 'what the answers say' => sub {

@@ -278,7 +278,7 @@ subtest 'nginx -t' => sub {
     my $try = sub {
         my ($name, $stores, $location) = @_;
         my ($status, $text) = $n->test_conf("%%MAIN%%\nhttp { s3_endpoint "
-            . "%%FAKE%%; s3_bucket b; $stores server { location / { "
+            . "%%FAKE%%; s3_bucket bucket; $stores server { location / { "
             . ($location || '') . ' s3_upload; } } }');
         is($status, 1, "$name: refused");
         unlike($text, qr/Password|Secret|Token|UserInfo/, "$name: no secret");
