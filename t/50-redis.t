@@ -649,6 +649,27 @@ subtest 'deaf' => sub {
     outages($o, 3, 'a deaf Redis');
 };
 
+subtest 'refusing to write' => sub {
+    # it answers greetings and reads all the time
+    my $c = half($o, new_id(), 400_000);
+    ok(stored($dies, "transfer:$id", 'active'), 'under way');
+    $dies->cmd('CONFIG', 'SET', 'min-replicas-to-write', 1);
+    is(finish($c, 400_000), 201, 'stored');
+    ok((wait_for { down($o) == 4 }), 'a line');
+    like($o->log, qr/redis store is down: a write was refused \(NOREPLICAS /,
+        'tells why');
+    my $r = curl($o->url('/upload/no?id=while-it-refuses-it'), body => 'x');
+    is($r->{status}, 201, 'another one');
+    wait_for { redis_totals($o)->{errors} > 4 } 3;
+    is(redis_totals($o)->{up}, 0, 'not up');
+    $dies->cmd('CONFIG', 'SET', 'min-replicas-to-write', 0);
+    ok(stored($dies, "transfer:$id", undef, 15), 'the terminal record arrives');
+    my $hash = stored($dies, 'transfer:while-it-refuses-it');
+    is_deeply($hash && public($hash), known($r->{json}), 'the other one, too');
+    is(fits($o, 'afterwards')->{up}, 1, 'up');
+    outages($o, 4, 'several refusals');
+};
+
 subtest 'closed for being idle' => sub {
     my $before = down($o);
     sleep 1;

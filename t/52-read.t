@@ -137,7 +137,7 @@ subtest 'while it changes' => sub {
     $c = $t->raw($one->port);
     $c->send("PUT /upload/c?id=$id HTTP/1.1\r\nHost: t\r\n"
         . "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-    ok((wait_for { (status($other, $id)->{json} || {})->{state} || ''
+    ok((wait_for { ((status($other, $id)->{json} || {})->{state} || '')
         eq 'active' }), 'active');
     is(status($other, $id)->{json}{totalBytes}, undef, 'total is unknown');
     $c->close;
@@ -312,6 +312,11 @@ subtest 'deaf' => sub {
     cmp_ok($seconds, '<', 6.5, 'not for ever');
     cmp_ok($seconds, '>', 4, 'but a while') or diag $r->{body};
     is($c->response->{status}, 200, 'everyone is answered');
+    new_id();
+    is(curl($one->url("/upload/e?id=$id"), body => 'x')->{status}, 201,
+        'an upload meanwhile');
+    ok((wait_for { (($db->get_item($id) || {})->{state} || '') eq 'completed' }
+        2, 0.1), 'DynamoDB does not wait for Redis');
     $redis->signal('CONT');
     ok((wait_for { totals($other)->{redis}{up} == 1 } 15), 'Redis is back');
 };
