@@ -179,6 +179,9 @@ static ngx_command_t  ngx_http_s3_commands[] = {
     ngx_http_s3_any("s3_read_timeout", NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
                     read_timeout, NULL),
 
+    ngx_http_s3_any("s3_queue_timeout", NGX_CONF_TAKE1,
+                    ngx_conf_set_msec_slot, queue_timeout, NULL),
+
     ngx_http_s3_any("s3_tries", NGX_CONF_TAKE1, ngx_conf_set_num_slot,
                     tries, &ngx_http_s3_tries_bounds),
 
@@ -360,6 +363,7 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->connect_timeout = NGX_CONF_UNSET_MSEC;
     conf->send_timeout = NGX_CONF_UNSET_MSEC;
     conf->read_timeout = NGX_CONF_UNSET_MSEC;
+    conf->queue_timeout = NGX_CONF_UNSET_MSEC;
     conf->tries = NGX_CONF_UNSET_UINT;
     conf->retry_timeout = NGX_CONF_UNSET_MSEC;
     conf->keepalive = NGX_CONF_UNSET_UINT;
@@ -462,6 +466,7 @@ ngx_http_s3_merge_transport(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
                               5000);
     ngx_conf_merge_msec_value(conf->send_timeout, prev->send_timeout, 30000);
     ngx_conf_merge_msec_value(conf->read_timeout, prev->read_timeout, 60000);
+    ngx_conf_merge_msec_value(conf->queue_timeout, prev->queue_timeout, 75000);
     ngx_conf_merge_uint_value(conf->tries, prev->tries, 10);
     ngx_conf_merge_msec_value(conf->retry_timeout, prev->retry_timeout,
                               120000);

@@ -75,6 +75,7 @@ typedef struct {
     ngx_msec_t                   send_timeout;
     ngx_msec_t                   read_timeout;
     ngx_uint_t                   tries;
+    ngx_msec_t                   queue_timeout;
     ngx_msec_t                   retry_timeout;
     ngx_uint_t                   keepalive;
     ngx_msec_t                   keepalive_timeout;

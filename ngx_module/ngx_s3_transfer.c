@@ -375,6 +375,9 @@ ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
 
     if (rc == NGX_OK) {
         ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
+
+    } else if (rc == NGX_AGAIN) {
+        ngx_add_timer(&t->timer, t->conf->queue_timeout);
     }
 
     return rc;
@@ -450,6 +453,7 @@ ngx_s3_transfer_granted(void *data)
 
     if (t->state == NGX_S3_T_WAITING) {
         ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
+        ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
     }
 
     ngx_s3_transfer_post(t);
@@ -786,12 +790,32 @@ ngx_s3_transfer_wake(ngx_event_t *ev)
 }
 
 
-/* nothing to do: it keeps a leaving worker until the transfer has ended */
+/* it keeps a leaving worker until the transfer has ended, and ends the wait of
+   one that stands in line */
 
 static void
 ngx_s3_transfer_tick(ngx_event_t *ev)
 {
+    ngx_s3_transfer_t  *t = ev->data;
+
+    ngx_s3_result_t     result;
+
     ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
+
+    if (t->state != NGX_S3_T_WAITING) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, t->log, 0,
+                  "no room in s3_memory for %M ms, %ui of %ui blocks are "
+                  "reserved", t->conf->queue_timeout,
+                  t->conf->pool->reserved, t->conf->pool->limit);
+
+    ngx_s3_result_set(&result, 503, "SlowDown",
+                      "there was no memory for the upload within "
+                      "s3_queue_timeout");
+
+    ngx_s3_transfer_fail(t, &result);
 }
 
 

@@ -47,6 +47,7 @@ typedef struct {
     size_t                   part_size;
     size_t                   window;
     ngx_uint_t               concurrency;
+    ngx_msec_t               queue_timeout;  /* for the first reservation */
 } ngx_s3_transfer_conf_t;
 
 

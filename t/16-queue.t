@@ -1,0 +1,71 @@
+#!/usr/bin/perl
+
+# Who finds no room in s3_memory waits for s3_queue_timeout, then gets 503; its
+# body was not read and S3 heard nothing of it.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use Test::More;
+use S3T;
+use Time::HiRes qw/ time /;
+
+my $t = S3T->new;
+my $s3 = $t->fake;
+
+$t->token(S3_FAKE => 's3_bucket bucket; s3_credentials static k s; '
+    . 's3_payload_signature off; s3_endpoint ' . $s3->url);
+
+my $n = $t->nginx(<<'EOF');
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_memory 15m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_transfer_id $arg_id;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { %%S3_FAKE%%; s3_queue_timeout 1s; s3_upload; }
+        location /patient/ { %%S3_FAKE%%; s3_queue_timeout 20s; s3_upload; }
+        location /transfers/ { s3_status; }
+    }
+}
+EOF
+
+$t->expect_errors(qr/no room in s3_memory for 1000 ms, 60 of 60 blocks/);
+
+# three that hold a part each and do not go on
+my @stalled = map {
+    my $raw = $t->raw($n->port);
+    $raw->send("PUT /stalled$_ HTTP/1.1\r\nHost: a\r\n"
+        . "Content-Length: 20000000\r\n\r\n" . 'x' x 1000);
+    $raw;
+} 1 .. 3;
+ok((wait_for {
+    curl($n->url('/transfers/'))->{json}{totals}{memoryUsed} == 15 * MB
+}), 'the memory is taken');
+
+my $id = 'waits-0123456789';
+my $d = data(6 * MB);
+my $waits = $t->raw($n->port);
+my $from = time;
+$waits->send("PUT /late?id=$id HTTP/1.1\r\nHost: a\r\n"
+    . "Expect: 100-continue\r\nContent-Length: $d->{size}\r\n\r\n");
+my $patient = curl_start($n->url('/patient/x'), file => $d);
+
+my $r = $waits->response;
+is($r->{status}, 503, 'refused');
+cmp_ok(time - $from, '>=', 0.9, 'after a while');
+like($r->{headers}{'retry-after'} // '', qr/^\d+$/, 'with Retry-After');
+is(JSON::PP::decode_json($r->{body})->{error}, 'SlowDown', 'as JSON');
+is_deeply($r->{interim} || [], [], 'no 100 Continue was sent');
+is(curl($n->url("/transfers/$id"))->{json}{state}, 'failed', 'the record');
+is(scalar(grep { $_->{path} =~ /late/ } $s3->requests), 0,
+    'S3 heard nothing of it');
+
+$stalled[0]->reset;
+$stalled[1]->reset;
+is($patient->wait->{status}, 201, 'one that waits longer gets its turn');
+$stalled[2]->reset;
