@@ -102,6 +102,37 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* ngx_conf_set_size_slot() knows no "g" */
+
+char *
+ngx_http_s3_set_size(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char *p = conf;
+
+    off_t       size;
+    size_t     *field;
+    ngx_str_t  *value;
+
+    field = (size_t *) (p + cmd->offset);
+
+    if (*field != NGX_CONF_UNSET_SIZE) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    size = ngx_parse_offset(&value[1]);
+
+    if (size == NGX_ERROR) {
+        return "invalid value";
+    }
+
+    *field = size;
+
+    return NGX_CONF_OK;
+}
+
+
 char *
 ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {

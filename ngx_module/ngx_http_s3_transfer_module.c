@@ -9,6 +9,7 @@ static char *ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static void ngx_http_s3_merge_transport(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *prev, ngx_http_s3_loc_conf_t *conf);
+static ngx_http_s3_main_conf_t *ngx_http_s3_worker_conf(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_s3_init_process(ngx_cycle_t *cycle);
 static void ngx_http_s3_exit_process(ngx_cycle_t *cycle);
 
@@ -73,14 +74,14 @@ static ngx_command_t  ngx_http_s3_commands[] = {
 
     { ngx_string("s3_transfer_zone"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_size_slot,
+      ngx_http_s3_set_size,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_s3_main_conf_t, zone_size),
       NULL },
 
     { ngx_string("s3_memory"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_size_slot,
+      ngx_http_s3_set_size,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_s3_main_conf_t, memory),
       NULL },
@@ -142,14 +143,14 @@ static ngx_command_t  ngx_http_s3_commands[] = {
     ngx_http_s3_any("s3_checksum", NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
                     checksum, ngx_http_s3_checksums),
 
-    ngx_http_s3_any("s3_part_size", NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+    ngx_http_s3_any("s3_part_size", NGX_CONF_TAKE1, ngx_http_s3_set_size,
                     part_size, NULL),
 
     ngx_http_s3_any("s3_part_concurrency", NGX_CONF_TAKE1,
                     ngx_conf_set_num_slot, part_concurrency,
                     &ngx_http_s3_concurrency_bounds),
 
-    ngx_http_s3_any("s3_window", NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+    ngx_http_s3_any("s3_window", NGX_CONF_TAKE1, ngx_http_s3_set_size,
                     window, NULL),
 
     ngx_http_s3_any("s3_object_header", NGX_CONF_TAKE2,
@@ -494,6 +495,29 @@ ngx_http_s3_merge_transport(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
 }
 
 
+/* NULL: this process is no worker, or nothing here is in use */
+
+static ngx_http_s3_main_conf_t *
+ngx_http_s3_worker_conf(ngx_cycle_t *cycle)
+{
+    ngx_http_s3_main_conf_t  *mcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NULL;
+    }
+
+    if (ngx_get_conf(cycle->conf_ctx, ngx_http_module) == NULL) {
+        return NULL;
+    }
+
+    mcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                              ngx_http_s3_transfer_module);
+
+    return (mcf && mcf->used) ? mcf : NULL;
+}
+
+
 static ngx_int_t
 ngx_http_s3_init_process(ngx_cycle_t *cycle)
 {
@@ -502,19 +526,9 @@ ngx_http_s3_init_process(ngx_cycle_t *cycle)
     ngx_s3_counters_t        *counters;
     ngx_http_s3_main_conf_t  *mcf;
 
-    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
-    {
-        return NGX_OK;
-    }
+    mcf = ngx_http_s3_worker_conf(cycle);
 
-    if (ngx_get_conf(cycle->conf_ctx, ngx_http_module) == NULL) {
-        return NGX_OK;
-    }
-
-    mcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                              ngx_http_s3_transfer_module);
-
-    if (mcf == NULL || !mcf->used) {
+    if (mcf == NULL) {
         return NGX_OK;
     }
 
@@ -543,19 +557,9 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
     ngx_s3_target_t         **target;
     ngx_http_s3_main_conf_t  *mcf;
 
-    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
-    {
-        return;
-    }
+    mcf = ngx_http_s3_worker_conf(cycle);
 
-    if (ngx_get_conf(cycle->conf_ctx, ngx_http_module) == NULL) {
-        return;
-    }
-
-    mcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                              ngx_http_s3_transfer_module);
-
-    if (mcf == NULL || !mcf->used) {
+    if (mcf == NULL) {
         return;
     }
 

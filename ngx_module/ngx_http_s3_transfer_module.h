@@ -124,6 +124,7 @@ ngx_http_s3_ctx_t *ngx_http_s3_create_ctx(ngx_http_request_t *r);
 
 /* ngx_http_s3_conf.c: setters of directives, and what a location needs */
 char *ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_size(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_redis(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_dynamodb(ngx_conf_t *cf, ngx_command_t *cmd,

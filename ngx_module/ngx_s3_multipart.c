@@ -1,6 +1,8 @@
 #include "ngx_s3_multipart.h"
 
 
+static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
+    ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
 static ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t,
     ngx_s3_op_e op, ngx_s3_call_pt handler);
 static void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
@@ -26,16 +28,10 @@ static void ngx_s3_multipart_failed(ngx_s3_transfer_t *t,
 static void ngx_s3_multipart_no_memory(ngx_s3_transfer_t *t);
 
 
-/* the transfer's own call, one at a time */
-
-static ngx_s3_call_t *
-ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
-    ngx_s3_call_pt handler)
+static void
+ngx_s3_multipart_init_call(ngx_s3_transfer_t *t, ngx_s3_call_t *call,
+    ngx_s3_op_e op, ngx_s3_call_pt handler, void *data)
 {
-    ngx_s3_call_t  *call;
-
-    call = &t->call;
-
     ngx_memzero(call, sizeof(ngx_s3_call_t));
 
     call->op = op;
@@ -45,9 +41,19 @@ ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
     call->key = t->key;
     call->upload_id = t->upload_id;
     call->handler = handler;
-    call->data = t;
+    call->data = data;
+}
 
-    return call;
+
+/* the transfer's own call, one at a time */
+
+static ngx_s3_call_t *
+ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
+    ngx_s3_call_pt handler)
+{
+    ngx_s3_multipart_init_call(t, &t->call, op, handler, t);
+
+    return &t->call;
 }
 
 
@@ -176,17 +182,10 @@ ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 
     call = &part->call;
 
-    ngx_memzero(call, sizeof(ngx_s3_call_t));
+    ngx_s3_multipart_init_call(t, call, NGX_S3_PART, ngx_s3_multipart_sent,
+                               part);
 
-    call->op = NGX_S3_PART;
-    call->target = t->conf->target;
-    call->log = t->log;
-    call->bucket = t->bucket;
-    call->key = t->key;
-    call->upload_id = t->upload_id;
     call->part_number = part->number;
-    call->handler = ngx_s3_multipart_sent;
-    call->data = part;
 
     ngx_s3_part_call(part, call);
 

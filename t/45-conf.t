@@ -46,12 +46,14 @@ subtest 'nginx -t' => sub {
     ($samples{'readme.conf'}) = grep { /^http \{/m } @blocks;
     ok($samples{'readme.conf'}, "the README's");
 
+    # (the log's directory is Debian's)
+    s{/var/log/nginx/}{logs/}g for values %samples;
+
     for my $name (sort keys %samples) {
         write_file("$dir/conf/$name", $samples{$name});
         my $pid = spawn({ env => $n->_environment, stderr => "$dir/$name.err" },
-            -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx', '-t',
-            '-p', $dir, '-c', "$dir/conf/$name", '-e', "$dir/error.log",
-            '-g', "pid $dir/nginx.pid;");
+            S3T::Nginx::binary(), '-t', '-p', $dir, '-c', "$dir/conf/$name",
+            '-e', "$dir/error.log", '-g', "pid $dir/nginx.pid;");
         wait_exit($pid, 30);
         # (its own leaks give nginx another status under the sanitizers)
         my $text = read_file("$dir/$name.err");
@@ -62,6 +64,34 @@ subtest 'nginx -t' => sub {
 
 
 # What a sample becomes on this machine: each change must find its place.
+# the README's sizes are ones that nginx takes
+subtest 'sizes' => sub {
+    my @rows = $readme =~ /^\| (\d+[kmg]), (\d+[kmg])(?: \(default\))? \|/gm;
+    cmp_ok(scalar @rows, '>=', 6, 'rows of the table');
+    while (my ($part, $window) = splice @rows, 0, 2) {
+        my $memory = $window =~ /^(\d+)g$/ ? $1 * 1024 + 5
+            : ($window =~ /(\d+)/)[0] + 5;
+        my $n = $t->nginx('', start => 0);
+        my (undef, $text) = $n->test_conf(<<"EOF");
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_memory ${memory}m;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / {
+            %%S3%%
+            s3_part_size $part;
+            s3_window $window;
+            s3_upload;
+        }
+    }
+}
+EOF
+        like($text, qr/test is successful/, "$part, $window");
+    }
+};
+
 sub sample {
     my ($name, %changes) = @_;
     my $text = read_file("conf/$name.conf");
@@ -69,6 +99,7 @@ sub sample {
         my $found = $text =~ s/\Q$_\E/$changes{$_}/g;
         ok($found, "$name has $_");
     }
+    $text =~ s{/var/log/nginx/}{logs/}g;
     $text =~ s/^events \{\n\}\n//m;
     $text =~ s/^load_module .*\n//m;
     $text =~ s/^http \{/http {\n    %%HTTP%%/m;
@@ -262,6 +293,8 @@ subtest "the README's directives" => sub {
 
     # words that are no directive would be misspelt, or of another time
     my %known = map { $_, 1 } keys %contexts, 's3_progress_',
+        's3_transfer_', qw/ s3_requests_total s3_retries_total
+        s3_errors_total /,
         read_file('ngx_module/ngx_http_s3_variables.c') =~
         /ngx_string\("(s3_\w+)"\)/g;
     for my $path ('README.md', 'bench/README.md', 'demo/nginx.conf',
