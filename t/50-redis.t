@@ -131,6 +131,15 @@ my $n = instance('redis://%%REDIS%% prefix=%%PREFIX%% channel=%%PREFIX%%news');
 my $of = sub { $t->prefix . $_[0] };
 my $DAY = 24 * 3600 * 1000;
 
+# Ten seconds of life: one that is silent, and one that is over, until the end
+# of this file.
+my $short = instance('redis://%%REDIS%% prefix=%%PREFIX%% ttl=10s');
+my $over = new_id();
+my $over_at = time;
+my $finished = curl($short->url("/upload/over?id=$over"), body => 'x');
+my $silent = new_id();
+my $client = half($short, $silent, 200_000);
+
 subtest 'the record' => sub {
     new_id();
     my $r = curl($n->url("/crc/a?id=$id&owner=me"), file => data(12 * MB));
@@ -679,6 +688,22 @@ subtest 'closed for being idle' => sub {
     ok(stored($dies, "transfer:$id"), 'the next record is written');
     ok((wait_for { redis_totals($o)->{up} == 1 }), 'up');
     is(down($o), $before, 'not an outage');
+};
+
+subtest 'life' => sub {
+    my $rest = $over_at + 11.5 - time;
+    sleep $rest if $rest > 0;
+    is($finished->{status}, 201, 'one is over');
+    is($redis->hgetall($of->($over)), undef, 'its record has gone');
+    is(curl($short->url("/transfers/$over"))->{status}, 404, 'here, too');
+    my $hash = $redis->hgetall($of->($silent)) || {};
+    is($hash->{state}, 'active', 'that of a silent one is there');
+    cmp_ok($hash->{sequence}, '>', 3, 'it was renewed');
+    is($hash->{bytesTransferred}, 100_000, 'with the same bytes');
+    cmp_ok($redis->cmd('PTTL', $of->($silent)), '>', 1000, 'in time');
+    is(status($short, $silent)->{state}, 'active', 'here, too');
+    is(finish($client, 200_000), 201, 'it ends well');
+    ok(stored($redis, $of->($silent)), 'as Redis knows');
 };
 
 if (my @keys = @{$redis->cmd('KEYS', $t->prefix . '*')}) {

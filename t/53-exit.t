@@ -7,6 +7,8 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use IO::Select;
+use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw/ sleep time /;
 use S3T;
@@ -125,30 +127,40 @@ subtest 'nothing waits' => sub {
         'no connection to Redis stays');
 };
 
-subtest 'Redis comes back' => sub {
-    $redis->stop;
-    my $n = instance($to_redis);
-    my @ids = uploads($n, 5);
-    # until the next try is seconds away
-    my $tries = sub { scalar lines($n, qr/is down/) };
-    sleep 3;
-    is($tries->(), 1, 'down');
-    $redis->start;
-    my @early = grep { in_redis($_) } @ids;
-    leaves($n, 'back in time', 0, 3);
-    all_completed(\&in_redis, 'what waited is written', @ids);
-    is(scalar lines($n, qr/dropped/), 0, 'nothing is dropped');
-};
+# Stands in for both stores, and closes each connection, until each was tried so
+# often: the next try is 4 s away, or more.
+sub refuse {
+    my ($times) = @_;
+    my %at = map { $_->{port} => IO::Socket::INET->new(
+        LocalAddr => "127.0.0.1:$_->{port}", Listen => 8, ReuseAddr => 1) }
+        $redis, $db;
+    my $select = IO::Select->new(values %at);
+    my %count;
+    my $end = time + 30;
+    while ($select->handles && time < $end) {
+        for my $listener ($select->can_read(1)) {
+            my $port = $listener->sockport;
+            close $listener->accept;
+            $select->remove($listener) if ++$count{$port} == $times;
+        }
+    }
+    return !$select->handles;
+}
 
-subtest 'DynamoDB comes back' => sub {
+subtest 'back in time' => sub {
+    $redis->stop;
     $db->stop;
-    my $n = instance($to_db);
+    my $n = instance("$to_redis $to_db");
     my @ids = uploads($n, 5);
-    sleep 2;
+    ok(refuse(6), 'both were tried six times');
+    $redis->start;
     $db->start;
-    leaves($n, 'back in time', 0, 3);
-    all_completed(\&in_db, 'what waited is written', @ids);
+    leaves($n, 'both come back', 0, 2.5);
+    all_completed(\&in_redis, 'what waited is in Redis', @ids);
+    all_completed(\&in_db, 'and in DynamoDB', @ids);
     is(scalar lines($n, qr/dropped/), 0, 'nothing is dropped');
+    is(scalar lines($n, qr/is down/), 2, 'two outages');
+    is(scalar lines($n, qr/is up again/), 2, 'and their ends');
 };
 
 subtest 'back while the worker leaves' => sub {
@@ -221,6 +233,7 @@ subtest 'deaf' => sub {
     my $pid = spawn({}, sub { sleep 1.5; $redis->signal('CONT') });
     leaves($n, 'it hears again', 1, 4);
     end_child($pid);
+    $redis->signal('CONT');
     all_completed(\&in_redis, 'all is written', @ids);
     is(scalar lines($n, qr/dropped|is down/), 0, 'without a word');
 };
@@ -233,7 +246,7 @@ subtest 'an upload is under way' => sub {
     my $first = sprintf 'exit-%s-%04d', 'x' x 10, $number - 1;
     my ($old) = $n->workers;
     ok($n->reload, 'reloaded');
-    sleep 1.2;
+    sleep 0.7;
     is_deeply([$n->leaving_workers], [$old], 'the old worker stays');
     is(curl($n->url("/transfers/$first"))->{json}{state}, 'active', 'active');
     $c->send('x' x 100_000);
