@@ -160,6 +160,32 @@ subtest 'nginx' => sub {
 };
 $t->expect_errors(qr/connect\(\) failed \(111: Connection refused\)/);
 
+subtest 'an nginx that hangs' => sub {
+    my $h = $t->nginx("%%MAIN%%\nhttp { %%HTTP%% }", module => 0,
+        workers => 2);
+    my ($deaf) = $h->workers;
+    kill 'STOP', $deaf;
+    ok(!$h->quit(0.5), 'is seen');
+    ok($h->quit, 'once');
+    like(join('', $h->hung), qr{^\Q$h->{dir}\E: killed after QUIT: .*\b$deaf\b},
+        'remembered');
+    delete $h->{hung};
+    ok((wait_for { !S3T::Nginx::_began($deaf) }), 'its worker is ended, too');
+};
+
+subtest 'what the end looks through' => sub {
+    my ($missing) = $t->_unexpected($t->dir . '/no-such.log');
+    like($missing, qr/no-such\.log: No such file/, 'a log must be there');
+    my $raw = $t->raw($n->port);
+    $raw->send("GET /json HTTP/1.1\r\nHost: a\r\n\r\n");
+    $raw->response;
+    is(scalar(grep { $$_ =~ /201 Created.*\[1, "/s } @S3T::Raw::ANSWERS), 1,
+        'answers on bare sockets');
+    my ($status, $said) = $n->test_conf("%%MAIN%%\nhttp { other; }");
+    ok((grep { read_file($_) eq $said } glob "$n->{dir}/test-*.err"),
+        'what nginx -t said');
+};
+
 subtest 'Redis' => sub {
     my $redis = $t->redis;
     my $key = $t->prefix . 'a';

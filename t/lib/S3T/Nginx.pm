@@ -5,10 +5,12 @@ package S3T::Nginx;
 use strict;
 use warnings;
 
-use S3T::Util qw/ $TOP end_child free_port read_file spawn wait_exit wait_for
-    write_file /;
+use List::Util qw/ max /;
+use Time::HiRes qw/ time /;
 
-my $binary = -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx';
+use S3T::Util qw/ $TOP free_port read_file spawn wait_exit wait_for write_file /;
+
+my $debian = -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx';
 
 # Made by S3T's nginx(): dir, tokens { }, workers, level, module, env { },
 # modules [ ] (more to load, after ours), under [ ] (a command that executes
@@ -33,6 +35,11 @@ sub conf {
 sub module_path {
     my $dir = $ENV{T_ASAN} ? 'build/asan' : 'build';
     return $ENV{T_MODULE} || "$TOP/$dir/ngx_http_s3_transfer_module.so";
+}
+
+# the nginx that runs: under T_ASAN one with the sanitizers
+sub binary {
+    return $ENV{T_ASAN} ? "$TOP/build/asan/nginx" : $debian;
 }
 
 sub _main {
@@ -83,16 +90,12 @@ sub url {
     return "$origin:" . $s->port($name) . $path;
 }
 
-# The sanitizers' libraries come before all else in a binary without them.
 sub _environment {
     my ($s) = @_;
     my %env = %{$s->{env} || {}};
     return \%env if !$ENV{T_ASAN};
-    my @libs = map { chomp(my $l = `gcc -print-file-name=$_`); $l }
-        qw/ libasan.so libubsan.so /;
     my $path = "$s->{dir}/san";
     return {
-        LD_PRELOAD => join(':', @libs),
         ASAN_OPTIONS => "detect_odr_violation=0:log_path=$path/asan"
             . ':detect_stack_use_after_return=1:fast_unwind_on_malloc=0',
         UBSAN_OPTIONS => 'print_stacktrace=1',
@@ -105,8 +108,9 @@ sub start {
     my $dir = $s->{dir};
     unlink "$dir/nginx.pid";
     $s->{pid} = spawn({ env => $s->_environment, stderr => "$dir/stderr" },
-        @{$s->{under} || []}, $binary, '-p', $dir, '-e', "$dir/error.log",
+        @{$s->{under} || []}, binary(), '-p', $dir, '-e', "$dir/error.log",
         '-c', "$dir/nginx.conf");
+    $s->{began}{$s->{pid}} = _began($s->{pid});
     my $gone;
     wait_for {
         $gone = defined wait_exit($s->{pid}, 0.001);
@@ -117,24 +121,33 @@ sub start {
         die "nginx did not start: " . (read_file("$dir/stderr") || '')
             . $s->log;
     }
+    $s->{started} = 1;
     return $s;
 }
 
-# nginx -t: exit status and what it said. conf: another configuration
+# nginx -t: exit status and what it said, which stays for the end's checks.
 sub test_conf {
     my ($s, $conf) = @_;
     my $dir = $s->{dir};
     my $path = write_file("$dir/test.conf", $s->expand($conf));
-    unlink "$dir/test.err";
-    my $pid = spawn({ env => $s->_environment, stderr => "$dir/test.err" },
-        $binary, '-t', '-p', $dir, '-e', "$dir/test.log", '-c', $path);
+    my $said = "$dir/test-" . ++$s->{tests} . '.err';
+    my $pid = spawn({ env => $s->_environment, stderr => $said },
+        binary(), '-t', '-p', $dir, '-e', "$dir/test.log", '-c', $path);
     my $status = wait_exit($pid, 30);
-    return (defined $status ? $status >> 8 : -1, read_file("$dir/test.err"));
+    return (defined $status ? $status >> 8 : -1, read_file($said));
 }
 
 sub pid {
     my ($s) = @_;
     return $s->{pid};
+}
+
+# When a process began, 0 once it is over: its id may come back as another's.
+sub _began {
+    my ($pid) = @_;
+    my ($state, @fields) = split ' ',
+        ((read_file("/proc/$pid/stat") || '') =~ /.*\) (.*)/s)[0] || 'Z';
+    return $state eq 'Z' ? 0 : $fields[18];
 }
 
 sub _children {
@@ -146,6 +159,7 @@ sub _children {
         my ($pid) = $stat =~ /^(\d+)/;
         my ($parent) = $stat =~ /.*\) \S (\d+)/s;
         next if $parent != $s->{pid};
+        $s->{began}{$pid} = _began($pid);
         push @pids, [$pid, read_file("/proc/$pid/cmdline") || ''];
     }
     return @pids;
@@ -176,20 +190,49 @@ sub reload {
     } 20;
 }
 
-# Gracefully: true when it left by itself in time (seconds).
+# Asks it to leave and ends by force what stays of it, master and workers: that
+# is remembered for the end of the test.
+sub _leave {
+    my ($s, $signal, $timeout) = @_;
+    my $end = time + $timeout;
+    $s->_children;
+    my $pid = delete $s->{pid};
+    my %began = %{delete $s->{began} || {}};
+    my $status = 0;
+    if ($pid) {
+        kill $signal, $pid;
+        $status = wait_exit($pid, $timeout);
+    }
+    my @stay;
+    wait_for {
+        @stay = grep { $began{$_} && $began{$_} == _began($_) } keys %began;
+        return !@stay;
+    } defined $status ? max(2, $end - time) : 0.001;
+    if (!defined $status) {           # first, so that it starts no other
+        kill 'KILL', $pid;
+        wait_exit($pid, 5);
+    }
+    kill 'KILL', @stay;
+    push @{$s->{hung}}, "$s->{dir}: killed after $signal: @stay" if @stay;
+    push @{$s->{hung}}, "$s->{dir}: ended by signal " . ($status & 127)
+        if $status && $status & 127;
+    return !@stay && defined $status && !($status & 127);
+}
+
+# Gracefully: true when all of it left by itself in time (seconds).
 sub quit {
     my ($s, $timeout) = @_;
-    my $pid = delete $s->{pid} or return 1;
-    return 1 if end_child($pid, 'QUIT', $timeout || 20);
-    return 0;
+    return $s->_leave('QUIT', $timeout || 20);
 }
 
 # At once.
 sub stop {
     my ($s) = @_;
-    my $pid = delete $s->{pid} or return 1;
-    return end_child($pid, 'TERM', 10);
+    return $s->_leave('TERM', 10);
 }
+
+# what did not leave when it was asked to
+sub hung { return @{$_[0]{hung} || []} }
 
 sub log {
     my ($s) = @_;

@@ -13,6 +13,9 @@ use Time::HiRes qw/ sleep time /;
 
 use constant TIOCOUTQ => 0x5411;
 
+# what each connection was sent, looked through for secrets: references
+our @ANSWERS;
+
 my @open;     # what a test left open is closed before nginx is asked to leave
 
 # connect(PORT): tls => ca, host and alpn (for TLS), sndbuf, rcvbuf
@@ -36,6 +39,9 @@ sub connect {
     }
     $socket->autoflush(1);
     my $s = bless { socket => $socket, read => '' }, $class;
+    my $all = '';
+    $s->{all} = \$all;
+    push @ANSWERS, \$all;
     push @open, $s;
     weaken $open[-1];
     return $s;
@@ -81,6 +87,7 @@ sub read_until {
             $s->{eof} = 1;
             last;
         }
+        ${$s->{all}} .= substr $s->{read}, -$n if length ${$s->{all}} < 1 << 20;
     }
     return $s->{read};
 }
