@@ -74,6 +74,8 @@ static const s3_totals_row_t  s3_totals_stores[] = {
         "Records dropped: queue full, or given up at exit.", dropped, 0),
     s3_totals_store("errors", "errors_total",
         "Writes that failed.", errors, 0),
+    s3_totals_store("outages", "outages_total",
+        "Outages of the store, each worker's its own.", outages, 0),
     s3_totals_store("up", "up", "Workers whose store works.", up, 1)
 };
 

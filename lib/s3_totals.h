@@ -14,6 +14,7 @@ typedef struct {
     uint64_t  replaced;              /* waiting record replaced by a newer */
     uint64_t  dropped;               /* queue full or given up at exit */
     uint64_t  errors;                /* failed writes */
+    uint64_t  outages;               /* begun, each worker's its own */
     uint64_t  up;                    /* gauge: workers with a working store */
 } s3_store_totals_t;
 

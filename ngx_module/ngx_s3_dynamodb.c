@@ -83,7 +83,8 @@ static ngx_int_t ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op,
     char *reason, ngx_msec_t *cap);
 static ngx_int_t ngx_s3_dynamodb_clock(ngx_s3_dynamodb_op_t *op,
     const char *type);
-static ngx_int_t ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op);
+static ngx_int_t ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op,
+    char *reason);
 static void ngx_s3_dynamodb_failed(ngx_s3_dynamodb_t *dynamodb,
     const char *reason, ngx_msec_t cap);
 static void ngx_s3_dynamodb_pause_handler(ngx_event_t *ev);
@@ -331,6 +332,7 @@ ngx_s3_dynamodb_read(ngx_s3_store_t *store, ngx_s3_store_read_t *read)
     read->state = NULL;
 
     if (dynamodb->nreads >= NGX_S3_DYNAMODB_READS) {
+        ngx_s3_store_unread(store, "too many reads are under way");
         return NGX_ERROR;
     }
 
@@ -538,6 +540,11 @@ ngx_s3_dynamodb_handler(ngx_s3_request_t *rq)
     ngx_s3_dynamodb_free(op);
 
     if (reads) {
+
+        if (rc == NGX_ERROR && ngx_strcmp(reason, NGX_S3_LEAVING) != 0) {
+            ngx_s3_store_unread(dynamodb->store, reason);
+        }
+
         read->state = NULL;
         read->handler(read, rc);
         return;
@@ -588,7 +595,7 @@ ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
     }
 
     if (op->reads) {
-        return ngx_s3_dynamodb_item(op);
+        return ngx_s3_dynamodb_item(op, reason);
     }
 
     if (rq->reply.len == 0 || rq->reply.data[0] != '{') {
@@ -698,7 +705,7 @@ ngx_s3_dynamodb_clock(ngx_s3_dynamodb_op_t *op, const char *type)
 
 
 static ngx_int_t
-ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op)
+ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op, char *reason)
 {
     int                   rc;
     s3_record_t          *record;
@@ -709,8 +716,13 @@ ngx_s3_dynamodb_item(ngx_s3_dynamodb_op_t *op)
 
     rc = s3_json_parse_item(op->rq.reply.data, op->rq.reply.len, record);
 
+    if (rc == S3_DECLINED) {
+        return NGX_DECLINED;
+    }
+
     if (rc != S3_OK) {
-        return rc == S3_DECLINED ? NGX_DECLINED : NGX_ERROR;
+        ngx_s3_reason(reason, "status 200, but not a record");
+        return NGX_ERROR;
     }
 
     /* items are deleted up to two days after their end */

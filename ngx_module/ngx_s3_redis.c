@@ -213,9 +213,12 @@ ngx_s3_redis_read(ngx_s3_store_t *store, ngx_s3_store_read_t *read)
 
     read->state = NULL;
 
-    if (redis->state != NGX_S3_REDIS_READY
-        || redis->nreads >= NGX_S3_REDIS_READS)
-    {
+    if (redis->state != NGX_S3_REDIS_READY) {
+        return NGX_ERROR;
+    }
+
+    if (redis->nreads >= NGX_S3_REDIS_READS) {
+        ngx_s3_store_unread(store, "too many reads are under way");
         return NGX_ERROR;
     }
 
@@ -581,6 +584,11 @@ ngx_s3_redis_reply(ngx_s3_redis_t *redis, redisReply *reply, char *reason)
 
     if (op->read) {
         rc = ngx_s3_redis_parse(reply, &op->read->id, &op->read->record);
+
+        if (rc == NGX_ERROR) {
+            ngx_s3_redis_said(reply, "read", reason);
+            ngx_s3_store_unread(redis->store, reason);
+        }
     }
 
     freeReplyObject(reply);
@@ -676,7 +684,7 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
             || (error == NGX_S3_REDIS_E_NOSCRIPT && op->eval))
         {
             redis->proof = NGX_S3_REDIS_BY_WRITE;
-            ngx_s3_redis_said(reply, reason);
+            ngx_s3_redis_said(reply, "write", reason);
             freeReplyObject(reply);
             return NGX_ERROR;
         }

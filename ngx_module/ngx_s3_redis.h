@@ -80,8 +80,9 @@ ngx_int_t ngx_s3_redis_parse(redisReply *reply, ngx_str_t *id,
 
 ngx_s3_redis_error_e ngx_s3_redis_error(redisReply *reply);
 
-/* the reason (NGX_S3_REASON bytes) why a write was refused */
-void ngx_s3_redis_said(redisReply *reply, char *reason);
+/* the reason (NGX_S3_REASON bytes) why a write or a read, which what says, was
+   refused */
+void ngx_s3_redis_said(redisReply *reply, const char *what, char *reason);
 
 /* NGX_OK: the greeting goes on; NGX_ERROR: reason (NGX_S3_REASON bytes) */
 ngx_int_t ngx_s3_redis_greeted(ngx_s3_redis_op_t *op, redisReply *reply,

@@ -370,17 +370,22 @@ ngx_s3_redis_error(redisReply *reply)
 /* what is said of an unknown command repeats its arguments */
 
 void
-ngx_s3_redis_said(redisReply *reply, char *reason)
+ngx_s3_redis_said(redisReply *reply, const char *what, char *reason)
 {
     char       *end;
     ngx_str_t   text;
+
+    if (reply->type != REDIS_REPLY_ERROR) {
+        ngx_s3_reason(reason, "not the reply to a %s", what);
+        return;
+    }
 
     end = strstr(reply->str, ", with args");
 
     text.data = (u_char *) reply->str;
     text.len = end ? (size_t) (end - reply->str) : ngx_strlen(reply->str);
 
-    ngx_s3_reason(reason, "a write was refused (%V)", &text);
+    ngx_s3_reason(reason, "a %s was refused (%V)", what, &text);
 }
 
 

@@ -85,6 +85,7 @@ ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason)
     if (!store->down) {
         store->down = 1;
         store->down_since = ngx_time();
+        (void) ngx_atomic_fetch_add(&store->count->outages, 1);
         store->quiet = ngx_s3_store_flaps(store);
 
     } else if (store->quiet
@@ -123,6 +124,21 @@ ngx_s3_store_flaps(ngx_s3_store_t *store)
     }
 
     return store->logged++ >= NGX_S3_STORE_LOGGED;
+}
+
+
+void
+ngx_s3_store_unread(ngx_s3_store_t *store, const char *reason)
+{
+    if (store->unread && ngx_time() - store->unread < NGX_S3_STORE_WINDOW) {
+        return;
+    }
+
+    store->unread = ngx_time();
+
+    ngx_log_error(NGX_LOG_WARN, store->log, 0,
+                  "%s store cannot be read: %s, host: %V",
+                  store->name, reason, &store->where);
 }
 
 

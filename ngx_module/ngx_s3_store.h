@@ -78,6 +78,7 @@ struct ngx_s3_store_s {
     time_t                    down_since;
     time_t                    window;        /* when outages began to be */
     ngx_uint_t                logged;        /* counted, and how many */
+    time_t                    unread;        /* a failed read was logged */
     unsigned                  up:1;
     unsigned                  down:1;
     unsigned                  quiet:1;       /* the outage is logged as info:
@@ -121,6 +122,10 @@ void ngx_s3_store_log(ngx_log_t *from, ngx_log_t *to);
 /* A failure that concerns all writes: the outage begins, or goes on. reason
    has no secret; its control bytes are not logged. */
 void ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason);
+
+/* A read failed for a reason that no outage tells: a line a minute at most.
+   reason has neither secrets nor control bytes. */
+void ngx_s3_store_unread(ngx_s3_store_t *store, const char *reason);
 
 /* a write (or a greeting, where that was what failed) succeeded: an outage
    ends, more writes may be in flight */

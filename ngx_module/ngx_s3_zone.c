@@ -10,7 +10,7 @@
 
 
 #define NGX_S3_ZONE_MAGIC   0x6e7a3373   /* "s3zn" */
-#define NGX_S3_ZONE_LAYOUT  1
+#define NGX_S3_ZONE_LAYOUT  2
 
 
 static ngx_int_t ngx_s3_zone_init(ngx_shm_zone_t *shm_zone, void *data);

@@ -19,6 +19,7 @@ typedef struct {
     ngx_atomic_t  replaced;
     ngx_atomic_t  dropped;
     ngx_atomic_t  errors;
+    ngx_atomic_t  outages;
     ngx_atomic_t  up;
 } ngx_s3_store_counters_t;
 

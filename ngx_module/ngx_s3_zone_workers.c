@@ -292,5 +292,6 @@ ngx_s3_zone_store_totals(s3_store_totals_t *totals,
     totals->replaced = counters->replaced;
     totals->dropped = counters->dropped;
     totals->errors = counters->errors;
+    totals->outages = counters->outages;
     totals->up = counters->up;
 }

@@ -121,7 +121,7 @@ subtest 'totals' => sub {
     cmp_ok($more{openings}, '>', 80, 'openings');
     cmp_ok($more{openings}, '<=', 100, 'not too many');
     is_deeply($after->{$_}, { map { $_ => 0 } qw/ records writes replaced
-        dropped errors up / }, "no $_") for qw/ redis dynamodb /;
+        dropped errors outages up / }, "no $_") for qw/ redis dynamodb /;
 };
 
 subtest 'one record' => sub {
@@ -303,7 +303,7 @@ subtest 'Prometheus' => sub {
         is($value->{"s3_transfer_$names{$name}"}, $totals->{$name}, $name);
     }
     my %store = map { ("${_}_total" => $_) }
-        qw/ records writes replaced dropped errors /;
+        qw/ records writes replaced dropped errors outages /;
     $store{up} = 'up';
     for my $store (qw/ redis dynamodb /) {
         for my $name (sort keys %store) {
