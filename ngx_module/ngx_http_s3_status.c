@@ -6,12 +6,18 @@
 #include "ngx_http_s3_status.h"
 
 
+#define NGX_HTTP_S3_STATUS_PATIENCE  1000    /* ms, with a record at hand */
+
+
 /*
  * A request that waits for a store: first Redis is asked, then DynamoDB.
  *
  *     zone: unknown --> redis: unknown or silent --> dynamodb --> 404 or 503
  *                         | found                      | found
  *                         +----------------------------+--> 200
+ *
+ * Likewise where the zone's record is final, as the transfer may have begun
+ * anew at another instance: the newer record is shown, never an error.
  */
 
 typedef struct {
@@ -22,6 +28,8 @@ typedef struct {
     ngx_str_t              id;       /* NUL after it */
     ngx_str_t              owner;
     ngx_s3_store_read_t    read;
+    s3_record_t           *known;    /* the zone's, or NULL */
+    ngx_event_t            patience; /* set: the zone's is shown in the end */
     unsigned               owned:1;  /* only the owner's record is shown */
     unsigned               failed:1; /* a store did not answer */
 } ngx_http_s3_status_ctx_t;
@@ -32,10 +40,14 @@ static ngx_int_t ngx_http_s3_status_id(ngx_http_request_t *r,
 static ngx_int_t ngx_http_s3_status_one(ngx_http_request_t *r,
     ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner);
 static ngx_int_t ngx_http_s3_status_read(ngx_http_request_t *r,
-    ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner);
+    ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner,
+    s3_record_t *known);
+static ngx_http_s3_status_ctx_t *ngx_http_s3_status_ctx(
+    ngx_http_request_t *r, ngx_str_t *id, s3_record_t *known);
 static ngx_int_t ngx_http_s3_status_ask(ngx_http_s3_status_ctx_t *ctx);
 static void ngx_http_s3_status_answer(ngx_s3_store_read_t *read,
     ngx_int_t rc);
+static void ngx_http_s3_status_patience(ngx_event_t *ev);
 static ngx_int_t ngx_http_s3_status_reply(ngx_http_s3_status_ctx_t *ctx,
     ngx_int_t rc);
 static void ngx_http_s3_status_cleanup(void *data);
@@ -229,59 +241,47 @@ static ngx_int_t
 ngx_http_s3_status_one(ngx_http_request_t *r, ngx_s3_stores_t *stores,
     ngx_str_t *id, ngx_str_t *owner)
 {
-    s3_record_t  record;
+    s3_record_t  record, *known;
 
     if (s3_uri_check_id(ngx_s3_to_str(*id)) != S3_OK) {
         return ngx_http_s3_status_unknown(r, NULL);
     }
 
+    known = NULL;
+
     if (ngx_s3_zone_find(stores->zone, id, &record) == NGX_OK) {
-        return ngx_http_s3_status_record(r, &record, owner);
+
+        if (!s3_state_final(record.state)
+            || (stores->redis == NULL && stores->dynamodb == NULL))
+        {
+            return ngx_http_s3_status_record(r, &record, owner);
+        }
+
+        known = &record;
     }
 
-    return ngx_http_s3_status_read(r, stores, id, owner);
+    return ngx_http_s3_status_read(r, stores, id, owner, known);
 }
 
 
 static ngx_int_t
 ngx_http_s3_status_read(ngx_http_request_t *r, ngx_s3_stores_t *stores,
-    ngx_str_t *id, ngx_str_t *owner)
+    ngx_str_t *id, ngx_str_t *owner, s3_record_t *known)
 {
     ngx_int_t                  rc;
-    ngx_http_cleanup_t        *cln;
     ngx_http_s3_status_ctx_t  *ctx;
 
     if (stores->redis == NULL && stores->dynamodb == NULL) {
         return ngx_http_s3_status_unknown(r, id);
     }
 
-    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_s3_status_ctx_t));
+    ctx = ngx_http_s3_status_ctx(r, id, known);
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ctx->id.data = ngx_pnalloc(r->pool, id->len + 1);
-    if (ctx->id.data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    ctx->id.len = id->len;
-    (void) ngx_cpystrn(ctx->id.data, id->data, id->len + 1);
-
-    cln = ngx_http_cleanup_add(r, 0);
-    if (cln == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cln->handler = ngx_http_s3_status_cleanup;
-    cln->data = ctx;
-
-    ctx->request = r;
     ctx->todo[0] = stores->redis;
     ctx->todo[1] = stores->dynamodb;
-    ctx->read.id = ctx->id;
-    ctx->read.handler = ngx_http_s3_status_answer;
-    ctx->read.data = ctx;
 
     if (owner) {
         ctx->owned = 1;
@@ -292,6 +292,10 @@ ngx_http_s3_status_read(ngx_http_request_t *r, ngx_s3_stores_t *stores,
 
     if (rc != NGX_AGAIN) {
         return ngx_http_s3_status_reply(ctx, rc);
+    }
+
+    if (known) {
+        ngx_add_timer(&ctx->patience, NGX_HTTP_S3_STATUS_PATIENCE);
     }
 
     /* a client that leaves is noticed; bytes of a body are dropped by what
@@ -308,6 +312,56 @@ ngx_http_s3_status_read(ngx_http_request_t *r, ngx_s3_stores_t *stores,
     r->main->count++;
 
     return NGX_DONE;
+}
+
+
+static ngx_http_s3_status_ctx_t *
+ngx_http_s3_status_ctx(ngx_http_request_t *r, ngx_str_t *id,
+    s3_record_t *known)
+{
+    ngx_http_cleanup_t        *cln;
+    ngx_http_s3_status_ctx_t  *ctx;
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_s3_status_ctx_t));
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    ctx->id.data = ngx_pnalloc(r->pool, id->len + 1);
+    if (ctx->id.data == NULL) {
+        return NULL;
+    }
+
+    ctx->id.len = id->len;
+    (void) ngx_cpystrn(ctx->id.data, id->data, id->len + 1);
+
+    if (known) {
+        ctx->known = ngx_palloc(r->pool, sizeof(s3_record_t));
+        if (ctx->known == NULL) {
+            return NULL;
+        }
+
+        *ctx->known = *known;
+    }
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_s3_status_cleanup;
+    cln->data = ctx;
+
+    ctx->request = r;
+    ctx->read.id = ctx->id;
+    ctx->read.handler = ngx_http_s3_status_answer;
+    ctx->read.data = ctx;
+
+    ctx->patience.handler = ngx_http_s3_status_patience;
+    ctx->patience.data = ctx;
+    ctx->patience.log = r->connection->log;
+
+    return ctx;
 }
 
 
@@ -375,8 +429,30 @@ ngx_http_s3_status_answer(ngx_s3_store_read_t *read, ngx_int_t rc)
     }
 
     if (rc != NGX_AGAIN) {
+        ngx_http_s3_status_cleanup(ctx);
         ngx_http_finalize_request(r, ngx_http_s3_status_reply(ctx, rc));
     }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_s3_status_patience(ngx_event_t *ev)
+{
+    ngx_connection_t          *c;
+    ngx_http_request_t        *r;
+    ngx_http_s3_status_ctx_t  *ctx;
+
+    ctx = ev->data;
+    r = ctx->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_http_s3_status_cleanup(ctx);
+
+    ngx_http_finalize_request(r, ngx_http_s3_status_reply(ctx, NGX_DECLINED));
 
     ngx_http_run_posted_requests(c);
 }
@@ -385,12 +461,22 @@ ngx_http_s3_status_answer(ngx_s3_store_read_t *read, ngx_int_t rc)
 static ngx_int_t
 ngx_http_s3_status_reply(ngx_http_s3_status_ctx_t *ctx, ngx_int_t rc)
 {
+    s3_record_t         *record;
     ngx_http_request_t  *r;
 
     r = ctx->request;
 
-    if (rc == NGX_OK) {
-        return ngx_http_s3_status_record(r, &ctx->read.record,
+    record = ctx->known;
+
+    if (rc == NGX_OK
+        && (record == NULL
+            || s3_record_compare(&ctx->read.record, record) > 0))
+    {
+        record = &ctx->read.record;
+    }
+
+    if (record) {
+        return ngx_http_s3_status_record(r, record,
                                          ctx->owned ? &ctx->owner : NULL);
     }
 
@@ -411,6 +497,10 @@ ngx_http_s3_status_cleanup(void *data)
     ngx_http_s3_status_ctx_t *ctx = data;
 
     ngx_s3_store_t  *store;
+
+    if (ctx->patience.timer_set) {
+        ngx_del_timer(&ctx->patience);
+    }
 
     store = ctx->store;
 

@@ -231,8 +231,10 @@ subtest 'who is asked' => sub {
         'signed');
     new_id();
     curl($n->url("/upload/a?id=$id"), body => 'x');
+    ok((wait_for { ($redis->hgetall("transfer:$id") || {})->{state} }),
+        'in Redis');
     is(status($n, $id)->{status}, 200, 'an own record');
-    is($fake->begun('GetItem'), 1, 'is known without a store');
+    is($fake->begun('GetItem'), 1, 'is known without DynamoDB');
 
     # writes are refused: the store is down, but not for readers
     my $throttled = $t->fake(on => { PutItem => { status => 400,
@@ -260,8 +262,10 @@ subtest 'who is asked' => sub {
         $id = $unknown;
         is_error(status($i, $id), 503, 'StoreUnavailable', 'another is not'
             . ' known to be unknown');
-        is(scalar(grep { /\[(warn|error)\]/ } split /\n/, $i->log), 0,
-            'a read leaves no line');
+        my @lines = grep { /\[(warn|error)\]/ } split /\n/, $i->log;
+        is(scalar @lines, 1, 'a line');
+        like($lines[0], qr/\[warn\] .*dynamodb store cannot be read: \S/,
+            'that tells why');
         $i->quit;
         $f->stop;
     }
