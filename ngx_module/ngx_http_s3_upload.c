@@ -5,6 +5,7 @@
 
 #include "ngx_http_s3_reply.h"
 #include "ngx_http_s3_spec.h"
+#include "ngx_s3_conn.h"
 
 
 /* bytes that one wake-up may take, so that others get their turn */
@@ -38,7 +39,7 @@ static void ngx_http_s3_upload_pause(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_upload_whole(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx);
-static ngx_uint_t ngx_http_s3_upload_lost(ngx_http_request_t *r);
+static const char *ngx_http_s3_upload_lost(ngx_http_request_t *r);
 static void ngx_http_s3_upload_give_up(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, ngx_int_t rc);
 static ngx_int_t ngx_http_s3_upload_done(ngx_http_request_t *r,
@@ -191,7 +192,12 @@ ngx_http_s3_upload_cleanup(void *data)
 {
     ngx_http_s3_ctx_t *ctx = data;
 
-    ngx_http_s3_upload_leave(ctx, "the client closed the connection");
+    const char  *reason;
+
+    reason = ngx_http_s3_upload_lost(ctx->request);
+
+    ngx_http_s3_upload_leave(ctx, reason ? reason
+                                  : "the request was ended by nginx");
 }
 
 
@@ -590,20 +596,44 @@ ngx_http_s3_upload_whole(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 }
 
 
-/* HTTP/2: reading fails with the connection before each stream knows of it */
+/*
+ * Why the connection is of no use any more, NULL: it is. In HTTP/2 reading
+ * fails with the connection before each stream knows of it, and what
+ * worker_shutdown_timeout sets there is known by what is not set.
+ */
 
-static ngx_uint_t
+static const char *
 ngx_http_s3_upload_lost(ngx_http_request_t *r)
 {
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
 #if (NGX_HTTP_V2)
 
-    if (r->stream && r->stream->connection->connection->error) {
-        return 1;
+    if (r->stream) {
+        c = r->stream->connection->connection;
+
+        if (ngx_exiting
+            && c->error
+            && !c->read->eof
+            && !c->read->error
+            && !c->read->timedout
+            && !c->write->error
+            && !c->write->timedout)
+        {
+            return NGX_S3_LEAVING;
+        }
     }
 
 #endif
 
-    return r->connection->error;
+    if (c->close) {
+        return NGX_S3_LEAVING;
+    }
+
+    return (c->error || r->connection->error)
+           ? "the client closed the connection" : NULL;
 }
 
 
@@ -615,8 +645,9 @@ ngx_http_s3_upload_give_up(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
 {
     const char  *reason;
 
-    if (ngx_http_s3_upload_lost(r)) {
-        reason = "the client closed the connection";
+    reason = ngx_http_s3_upload_lost(r);
+
+    if (reason) {
         rc = NGX_HTTP_CLIENT_CLOSED_REQUEST;
 
     } else if (rc == NGX_HTTP_REQUEST_TIME_OUT) {
