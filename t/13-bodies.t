@@ -76,6 +76,11 @@ http {
             client_body_in_file_only clean;
             %%S3%% s3_upload;
         }
+        location /kept/ {
+            mirror /copy;
+            client_body_in_file_only on;
+            %%S3%% s3_upload;
+        }
         location /unmirrored/ {
             mirror /nowhere;
             mirror_request_body on;
@@ -240,6 +245,19 @@ subtest 'a body that another module has read' => sub {
             }
         }
     }
+
+    my $kept = everywhere('kept', data(PART + 1));
+    for my $name (sort keys %$kept) {
+        my ($key, $r) = @{$kept->{$name}};
+        is($r->{status}, 201, "a file that is kept, $name") or diag explain $r;
+        is_stored($key, data(PART + 1), $name);
+    }
+    my @files = grep { -f && -s == PART + 1 } glob "$n->{dir}/temp/client_body/*"
+        . " $n->{dir}/temp/client_body/*/*/*";
+    is(scalar @files, scalar keys %$kept, 'they are kept');
+    is(Digest::SHA->new(256)->addfile($files[0])->hexdigest,
+        data(PART + 1)->{sha256}, 'with the body');
+
     my $d = data(300 * KB);
     is(curl($n->url('/unmirrored/a'), file => $d)->{status}, 201,
         'into a file that nginx chose');
@@ -325,10 +343,8 @@ subtest 'a client that stalls' => sub {
     my $more = $t->raw($n->port);
     $more->send(put_head('/stall/2', 'Transfer-Encoding: chunked')
         . sprintf("%x\r\n", PART + 10) . 'x' x (PART + 5));
-    my $from = time;
-    ok($raw->closed(5), 'it is left');
-    ok($more->closed(5), 'also in a later part');
-    cmp_ok(time - $from, '<', 4, 'in time');
+    ok($raw->closed(30), 'it is left');       # 60 s are the default
+    ok($more->closed(30), 'also in a later part');
     is(state_of("/stall/$_"), '408 aborted', 'as the access log says')
         for 1, 2;
 };
@@ -420,12 +436,14 @@ subtest 'fairness' => sub {
                 if ($now[$_]{state} || '') eq 'active';
         }
     }
-    is($fast->wait->{status}, 201, 'the large one');
+    my $large = $fast->wait;
+    is($large->{status}, 201, 'the large one');
     is($even->wait->{status}, 201, 'the slow one');
     is_stored('fair/fast', $d, 'the large one');
     is(scalar @seconds, $count, 'small ones beside it');
     cmp_ok($count, '>', 2, 'several');
-    cmp_ok(max(@seconds), '<', 1.5, 'and fast') or diag "@seconds";
+    cmp_ok(max(@seconds), '<', $large->{seconds} / 2, 'none waits for its end')
+        or diag "$large->{seconds}: @seconds";
     for (0, 1) {
         my %values = map { $_ => 1 } @{$seen[$_]};
         cmp_ok(scalar keys %values, '>', 1, 'progress of both')

@@ -543,7 +543,7 @@ subtest 'what a try is' => sub {
 
     my @tries = requests('time', 'put');
     cmp_ok(scalar @tries, '>', 1, 's3_retry_timeout: tried again');
-    cmp_ok($tries[-1]{time} - $tries[0]{time}, '<=', 1.5, 'and not for longer');
+    cmp_ok($tries[-1]{time} - $tries[0]{time}, '<=', 5, 'and not for ever');
 };
 
 subtest 'clock, region and keys' => sub {

@@ -16,8 +16,8 @@ use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw/ sleep time /;
 
-our @EXPORT_OK = qw/ $TOP $STATE append children end_child free_port lock_file
-    read_file read_json_lines spawn state_dir wait_exit wait_for write_file /;
+our @EXPORT_OK = qw/ $TOP $STATE append children end_child free_port ipv6
+    lock_file read_file read_json_lines spawn state_dir wait_exit wait_for write_file /;
 
 our $TOP = Cwd::realpath(dirname(__FILE__) . '/../../..');
 our $STATE = Cwd::realpath($ENV{S3T_STATE} || "$TOP/build/t")
@@ -102,6 +102,13 @@ sub free_port {
         delete $locks{$path};
     }
     die "no free port";
+}
+
+# False, and said openly, where the kernel has no ::1 at all.
+sub ipv6 {
+    return 1 if (read_file('/proc/net/if_inet6') || '') =~ /^0{31}1 /m;
+    print STDERR "# no IPv6 in this kernel: it is not tested\n";
+    return 0;
 }
 
 # Polls until the code returns something true, and returns that.
