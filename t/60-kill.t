@@ -257,7 +257,8 @@ for (1 .. COUNT) {
 for my $size (30_000, 6 * MB + 17) {
     for my $how (qw/ close reset silence /) {
         for my $tls (0, 1) {
-            for (['chunked', -6], ['length', -2], ['h2', -10], ['h2-length', -10])
+            for (['chunked', -6], ['length', -2], ['h2', -10],
+                ['h2-length', -10])
             {
                 add_case(framing => $_->[0], at => $_->[1], how => $how,
                     tls => $tls, part => '5m', size => $size, empty_end => 1);

@@ -18,7 +18,8 @@ use constant { LARGE => 7 * MB, SMALL => 100_000 };
 
 my $t = S3T->new;
 my $s3 = $t->s3;
-my $fake = $t->fake(on => { complete => { delay => 4 }, put => { delay => 4 } });
+my $fake = $t->fake(on => { complete => { delay => 4 },
+    put => { delay => 4 } });
 my $deaf = $t->fake(on => { part => { delay => 60 }, put => { delay => 60 },
     abort => { status => 500 } });
 $t->token(FAKE => $fake->url, DEAF => $deaf->url, SHUTDOWN => '', ZONE => '1m',
@@ -261,7 +262,8 @@ subtest 'another zone' => sub {
     $_->{c}->close for @up;
     ok((wait_for { !$n->leaving_workers } 15), 'the old workers leave');
     is(scalar(grep { !gone($_) } @old), 0, 'they are gone');
-    is_deeply([@{totals($n)}{qw/ started completed aborted active memoryUsed /}],
+    my $totals = totals($n);
+    is_deeply([@$totals{qw/ started completed aborted active memoryUsed /}],
         [1, 1, 0, 0, 0], 'and left the new counts alone');
     is(status($n, $up[0]{id})->{key}, 'upload/twin', 'and its records');
     $t->token(ZONE => '1m');
