@@ -406,13 +406,13 @@ subtest 'down at start' => sub {
         push @ids, new_id();
         my $r = curl($o->url("/upload/down?id=$id"), file => data($k * 4 * MB));
         is($r->{status}, 201, "stored, $k");
-        cmp_ok($r->{seconds}, '<', 2, 'and not slower');
+        cmp_ok($r->{seconds}, '<', 10, 'and not much slower');
     }
     my $c = half($o, new_id(), 200_000);
     my $r = store_totals($o);
     is($r->{up}, 0, 'totals: not up');
     cmp_ok($r->{replaced}, '>', 0, 'newer records replace older ones');
-    cmp_ok($r->{writes}, '<', 10, 'few tries');
+    cmp_ok($r->{writes}, '<', 25, 'few tries');
     is(down($o), 1, 'one line tells of it');
     like($o->log, qr/\[warn\].*dynamodb store is down: .*refused.*, host: http/,
         'why, and where');
@@ -459,7 +459,7 @@ subtest 'throttling' => sub {
     my $r = curl($o->url("/upload/t?id=$id"), file => data(10 * MB),
         rate => '10M');
     is($r->{status}, 201, 'stored');
-    cmp_ok($r->{seconds}, '<', 2.5, 'in its time');
+    cmp_ok($r->{seconds}, '<', 7, 'in its time');
     my @last;
     ok((wait_for { @last = grep { /"completed"/ } map { $_->{body} || '' }
         $fake->requests('PutItem') } 15), 'the terminal record arrives');
@@ -505,7 +505,8 @@ subtest 'errors' => sub {
     sleep 1;
     is(scalar lines($o), 1, 'one line alone');
     is(store_totals($o)->{up}, 0, 'not up');
-    cmp_ok(store_totals($o)->{writes}, '<', 6, 'it is asked ever more rarely');
+    cmp_ok(store_totals($o)->{writes}, '<', 12,
+        'it is asked ever more rarely');
     $o->stop;
 
     # whatever it says, uploads go on, and one line tells of it
@@ -576,7 +577,7 @@ subtest 'silent' => sub {
     my $r = curl($o->url("/upload/s?id=$id"), file => data(20 * MB),
         rate => '20M');
     is($r->{status}, 201, 'stored');
-    cmp_ok($r->{seconds}, '<', 2.5, 'in its time');
+    cmp_ok($r->{seconds}, '<', 7, 'in its time');
     my $totals = store_totals($o);
     is($totals->{writes}, 1, 'one write is in flight');
     is($totals->{replaced}, $totals->{records} - 2, 'the rest is replaced');
