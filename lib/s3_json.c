@@ -6,6 +6,13 @@
 #include <jansson.h>
 
 
+/* names are aliased: DynamoDB reserves many words */
+
+#define S3_JSON_OLDER(owner)                                                 \
+    "attribute_not_exists(#a) OR ((#a < :a OR (#a = :a AND #q < :q))"        \
+    " AND (" owner " OR #e < :u))"
+
+
 static int s3_json_add_text(json_t *object, const char *name, s3_str_t value);
 static int s3_json_add_attribute(json_t *object, const char *name,
     s3_str_t value, unsigned number);
@@ -39,17 +46,18 @@ s3_json_put_item(s3_str_t table, const s3_record_t *r, s3_buf_t *out)
         return S3_ERROR;
     }
 
-    /* names are aliased: DynamoDB reserves many words */
-
     rc = s3_json_add_text(root, "TableName", table);
     rc |= json_object_set_new(root, "Item", s3_json_item(r));
     rc |= json_object_set_new(root, "ConditionExpression",
-              json_string("attribute_not_exists(#a) OR #a < :a"
-                          " OR (#a = :a AND #q < :q)"));
+              json_string(r->owner[0] ? S3_JSON_OLDER("#o = :o")
+                          : S3_JSON_OLDER("attribute_not_exists(#o)")));
     rc |= json_object_set_new(root, "ExpressionAttributeNames",
-              json_pack("{s:s, s:s}", "#a", "attempt", "#q", "sequence"));
+              json_pack("{s:s, s:s, s:s, s:s}", "#a", "attempt",
+                        "#q", "sequence", "#o", "owner", "#e", "expiresAt"));
     rc |= json_object_set_new(root, "ExpressionAttributeValues",
               s3_json_condition_values(r));
+    rc |= json_object_set_new(root, "ReturnValuesOnConditionCheckFailure",
+              json_string("ALL_OLD"));
 
     if (rc != 0) {
         json_decref(root);
@@ -116,6 +124,38 @@ s3_json_parse_item(const unsigned char *p, size_t len, s3_record_t *r)
     json_decref(root);
 
     return rc;
+}
+
+
+int
+s3_json_parse_foreign(const unsigned char *p, size_t len, s3_str_t owner)
+{
+    int            foreign;
+    json_t        *root, *item, *want;
+    const json_t  *has;
+
+    root = json_loadb((const char *) p, len, JSON_REJECT_DUPLICATES, NULL);
+    item = json_object_get(root, "Item");
+
+    if (!json_is_object(item)) {
+        json_decref(root);
+        return S3_DECLINED;
+    }
+
+    has = s3_json_attribute(item, "owner");
+
+    if (has == NULL || owner.len == 0) {
+        foreign = (has != NULL || owner.len != 0);
+
+    } else {
+        want = s3_json_text(owner);
+        foreign = (want && !json_equal(want, has));
+        json_decref(want);
+    }
+
+    json_decref(root);
+
+    return foreign ? S3_OK : S3_DECLINED;
 }
 
 
@@ -360,7 +400,10 @@ s3_json_item(const s3_record_t *r)
 static json_t *
 s3_json_condition_values(const s3_record_t *r)
 {
+    char     now[25];
     json_t  *values;
+
+    s3_record_time(r->updated_at, now);
 
     values = json_object();
     if (values == NULL) {
@@ -368,7 +411,10 @@ s3_json_condition_values(const s3_record_t *r)
     }
 
     if (s3_json_add_u64(values, ":a", r->attempt) != 0
-        || s3_json_add_u64(values, ":q", r->sequence) != 0)
+        || s3_json_add_u64(values, ":q", r->sequence) != 0
+        || (r->owner[0]
+            && s3_json_add_attribute(values, ":o", s3_str(r->owner), 0) != 0)
+        || s3_json_add_attribute(values, ":u", s3_str(now), 0) != 0)
     {
         json_decref(values);
         return NULL;

@@ -11,11 +11,13 @@
 #include "s3_record.h"
 
 /* PutItem of the record under partition key transferId, TTL attribute `ttl`
-   (epoch seconds), condition: absent, or older in (attempt, sequence).
+   (epoch seconds), condition: absent, or older in (attempt, sequence)
+   and of the same owner (or of none, as this one), unless that one has expired
+   when this one is updated.
    The body to be signed and sent; at most S3_JSON_PUT_MAX bytes beside the
    table's name. S3_ERROR: no id, does not fit or no memory; out then has no
    part of it. */
-#define S3_JSON_PUT_MAX  (S3_RECORD_JSON_MAX + 1024)
+#define S3_JSON_PUT_MAX  (S3_RECORD_JSON_MAX + 2048)
 int s3_json_put_item(s3_str_t table, const s3_record_t *r, s3_buf_t *out);
 /* GetItem, read consistently; returns as above */
 int s3_json_get_item(s3_str_t table, s3_str_t id, s3_buf_t *out);
@@ -33,6 +35,11 @@ typedef struct {
 } s3_json_error_t;
 int s3_json_parse_error(const unsigned char *p, size_t len,
     s3_json_error_t *e);
+
+/* PutItem's error reply where the condition failed, with the item that stands
+   there: S3_OK, that is not of this owner (empty: of none); S3_DECLINED: it is,
+   or no item is told */
+int s3_json_parse_foreign(const unsigned char *p, size_t len, s3_str_t owner);
 
 /* {"error": code, "message": …, "transferId": …}; id may be NULL: null.
    S3_ERROR: does not fit or no memory. */

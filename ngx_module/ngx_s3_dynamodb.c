@@ -52,6 +52,9 @@ typedef struct {
     ngx_s3_store_write_pt   handler; /* of a write */
     void                   *data;
     ngx_s3_store_read_t    *read;    /* or of a read; NULL once cancelled */
+    char                    id[S3_ID_MAX + 1];       /* of a write's record */
+    char                    owner[S3_OWNER_MAX + 1];
+    s3_state_e              state;
     unsigned                reads:1;
     unsigned                clock:1; /* was signed anew, with another clock */
 } ngx_s3_dynamodb_op_t;
@@ -308,6 +311,10 @@ ngx_s3_dynamodb_write(ngx_s3_store_t *store, const s3_record_t *record,
 
     op->handler = handler;
     op->data = data;
+    op->state = record->state;
+
+    ngx_memcpy(op->id, record->id, sizeof(op->id));
+    ngx_memcpy(op->owner, record->owner, sizeof(op->owner));
 
     if (ngx_s3_dynamodb_send(op) != NGX_OK) {
         ngx_s3_dynamodb_free(op);
@@ -628,6 +635,14 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
     if (!op->reads
         && ngx_strcmp(e.type, "ConditionalCheckFailedException") == 0)
     {
+        if (s3_json_parse_foreign(rq->reply.data, rq->reply.len,
+                                  s3_str(op->owner))
+            == S3_OK)
+        {
+            ngx_s3_store_foreign(op->dynamodb->store, op->id, op->state);
+            return NGX_DECLINED;
+        }
+
         return NGX_OK;
     }
 

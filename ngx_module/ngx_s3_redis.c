@@ -90,7 +90,6 @@ static ngx_int_t ngx_s3_redis_greeting(ngx_s3_redis_t *redis,
     ngx_s3_redis_op_t *op, redisReply *reply, char *reason);
 static ngx_int_t ngx_s3_redis_written(ngx_s3_redis_t *redis,
     ngx_s3_redis_op_t *op, redisReply *reply, char *reason);
-static void ngx_s3_redis_answer(ngx_s3_redis_op_t *op, ngx_int_t rc);
 static void ngx_s3_redis_timer_handler(ngx_event_t *ev);
 static ngx_uint_t ngx_s3_redis_leaving(ngx_s3_redis_t *redis);
 static void ngx_s3_redis_lost(ngx_s3_redis_t *redis, const char *reason);
@@ -717,6 +716,12 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
         }
 
         rc = NGX_DECLINED;
+
+    } else if (reply->type == REDIS_REPLY_INTEGER
+               && reply->integer == NGX_S3_REDIS_FOREIGN)
+    {
+        ngx_s3_store_foreign(redis->store, op->record->id, op->record->state);
+        rc = NGX_DECLINED;
     }
 
     freeReplyObject(reply);
@@ -727,32 +732,6 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
     ngx_s3_redis_answer(op, rc);
 
     return NGX_OK;
-}
-
-
-/* ends an op that is in no queue any more */
-
-static void
-ngx_s3_redis_answer(ngx_s3_redis_op_t *op, ngx_int_t rc)
-{
-    void                   *data;
-    ngx_s3_store_read_t    *read;
-    ngx_s3_store_write_pt   handler;
-
-    handler = op->handler;
-    data = op->data;
-    read = op->read;
-
-    ngx_s3_redis_free(op);
-
-    if (handler) {
-        handler(data, rc);
-    }
-
-    if (read) {
-        read->state = NULL;
-        read->handler(read, rc);
-    }
 }
 
 

@@ -34,6 +34,10 @@ typedef struct {
 } ngx_s3_redis_conf_t;
 
 
+#define NGX_S3_REDIS_FOREIGN  2      /* the script's reply: the record that
+                                        stands there is another owner's */
+
+
 /* one command: waits to be sent, then for its reply */
 
 typedef struct {
@@ -67,6 +71,9 @@ ngx_s3_redis_op_t *ngx_s3_redis_op(ngx_s3_redis_op_e type);
 
 /* frees op with its command and its copy of a record */
 void ngx_s3_redis_free(ngx_s3_redis_op_t *op);
+
+/* frees op, which is in no queue any more, and calls its handler */
+void ngx_s3_redis_answer(ngx_s3_redis_op_t *op, ngx_int_t rc);
 
 /* makes op->command. NGX_ERROR: no memory; NGX_DECLINED: too large. */
 ngx_int_t ngx_s3_redis_format(ngx_s3_redis_conf_t *conf,

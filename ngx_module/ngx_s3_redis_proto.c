@@ -3,7 +3,7 @@
 #include <ngx_sha1.h>
 
 
-#define NGX_S3_REDIS_ARGS      (9 + 2 * S3_RECORD_MAX_FIELDS)
+#define NGX_S3_REDIS_ARGS      (10 + 2 * S3_RECORD_MAX_FIELDS)
 #define NGX_S3_REDIS_ELEMENTS  1024  /* of an array in a reply; a record has
                                         less than 50 */
 
@@ -29,19 +29,23 @@ static ngx_uint_t ngx_s3_redis_has(redisReply *reply, const char *s);
 
 /*
  * KEYS: the record's hash. ARGV: attempt, sequence, life in ms, channel (may
- * be empty), JSON, then names and values. The newer of two records stays, and
- * stays alone. Numbers are below 2^53: a double holds them.
+ * be empty), JSON, owner (likewise), then names and values. The newer of two
+ * records stays, and stays alone; that of another owner stays whatever comes.
+ * Numbers are below 2^53: a double holds them.
  */
 
 static const char  ngx_s3_redis_lua[] =
-    "local o = redis.call('HMGET', KEYS[1], 'attempt', 'sequence')\n"
+    "local o = redis.call('HMGET', KEYS[1], 'attempt', 'sequence', 'owner')\n"
     "local a, s = tonumber(o[1] or ''), tonumber(o[2] or '')\n"
     "local na, ns = tonumber(ARGV[1]), tonumber(ARGV[2])\n"
+    "if a and s and (o[3] or '') ~= ARGV[6] then\n"
+    "    return 2\n"
+    "end\n"
     "if a and s and (a > na or (a == na and s >= ns)) then\n"
     "    return 0\n"
     "end\n"
     "redis.call('DEL', KEYS[1])\n"
-    "redis.call('HSET', KEYS[1], unpack(ARGV, 6))\n"
+    "redis.call('HSET', KEYS[1], unpack(ARGV, 7))\n"
     "redis.call('PEXPIRE', KEYS[1], ARGV[3])\n"
     "if ARGV[4] ~= '' then\n"
     "    redis.call('PUBLISH', ARGV[4], ARGV[5])\n"
@@ -91,6 +95,30 @@ ngx_s3_redis_free(ngx_s3_redis_op_t *op)
     }
 
     ngx_free(op);
+}
+
+
+void
+ngx_s3_redis_answer(ngx_s3_redis_op_t *op, ngx_int_t rc)
+{
+    void                   *data;
+    ngx_s3_store_read_t    *read;
+    ngx_s3_store_write_pt   handler;
+
+    handler = op->handler;
+    data = op->data;
+    read = op->read;
+
+    ngx_s3_redis_free(op);
+
+    if (handler) {
+        handler(data, rc);
+    }
+
+    if (read) {
+        read->state = NULL;
+        read->handler(read, rc);
+    }
 }
 
 
@@ -184,6 +212,7 @@ ngx_s3_redis_format_write(ngx_s3_redis_conf_t *conf, ngx_s3_redis_op_t *op,
 
     ngx_s3_redis_add(a, conf->channel.data, conf->channel.len);
     ngx_s3_redis_add(a, j.start, j.pos - j.start);
+    ngx_s3_redis_adds(a, r->owner);
 
     for (i = 0; i < n; i++) {
         ngx_s3_redis_adds(a, fields[i].name);

@@ -128,6 +128,19 @@ ngx_s3_store_flaps(ngx_s3_store_t *store)
 
 
 void
+ngx_s3_store_foreign(ngx_s3_store_t *store, const char *id, s3_state_e state)
+{
+    if (!s3_state_final(state)) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, store->log, 0,
+                  "%s store keeps the record of another owner, transfer: %s, "
+                  "host: %V", store->name, id, &store->where);
+}
+
+
+void
 ngx_s3_store_unread(ngx_s3_store_t *store, const char *reason)
 {
     if (store->unread && ngx_time() - store->unread < NGX_S3_STORE_WINDOW) {

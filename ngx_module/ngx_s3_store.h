@@ -123,6 +123,11 @@ void ngx_s3_store_log(ngx_log_t *from, ngx_log_t *to);
    has no secret; its control bytes are not logged. */
 void ngx_s3_store_failed(ngx_s3_store_t *store, const char *reason);
 
+/* A record of this transfer was refused, as the one that stands there is
+   another owner's: a line for the last one. */
+void ngx_s3_store_foreign(ngx_s3_store_t *store, const char *id,
+    s3_state_e state);
+
 /* A read failed for a reason that no outage tells: a line a minute at most.
    reason has neither secrets nor control bytes. */
 void ngx_s3_store_unread(ngx_s3_store_t *store, const char *reason);

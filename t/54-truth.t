@@ -49,7 +49,9 @@ sub instance {
 }
 
 sub to_redis { "s3_progress_redis redis://127.0.0.1:$_[0]{port};" }
-sub to_db { "s3_progress_dynamodb http://127.0.0.1:$_[0]{port} table=transfers;" }
+sub to_db {
+    return "s3_progress_dynamodb http://127.0.0.1:$_[0]{port} table=transfers;";
+}
 
 my $number = 0;
 sub new_id { return sprintf 'truth-%s-%04d', 'x' x 10, ++$number }
@@ -138,7 +140,7 @@ subtest 'without an answer' => sub {
     my $started = time;
     $r = status($n, $id);
     is($r->{json}{state}, 'completed', 'a silent store');
-    cmp_ok(time - $started, '<', 3, 'is not waited for') or diag time - $started;
+    cmp_ok(time - $started, '<', 3, 'is not waited for');
     # a client that does not wait even that long
     my @gone = map { my $g = $t->raw($n->port);
         $g->send("GET /transfers/$id HTTP/1.1\r\nHost: t\r\n\r\n"); $g } 1, 2;
@@ -228,4 +230,70 @@ subtest 'outages' => sub {
     like($m, qr/^s3_transfer_store_outages_total\{store="dynamodb"\} 1$/m,
         'of DynamoDB');
     $n->quit;
+};
+
+# The id is the client's: another instance cannot know whose it is.
+subtest 'a record stays its owner\'s' => sub {
+    for my $case (['alice', 'bob'], ['alice', ''], ['', 'bob']) {
+        my ($alice, $bob) = @$case;
+        my ($one, $two) = map { instance(to_redis($redis), to_db($db)) } 1, 2;
+        my $id = new_id();
+        my $c = begin($one, $id, $alice);
+        ok((wait_for { in_redis($id)->{state} && in_db($id)->{state} }),
+            "'$alice' has a record");
+        my $name = "'$bob' with the same id";
+        is(upload($two, $id, $bob)->{status}, 201, "$name: uploads elsewhere");
+        ok((wait_for { my $s = totals($two);
+            $s->{redis}{dropped} && $s->{redis}{records}
+            == $s->{redis}{replaced} + $s->{redis}{dropped} }),
+            'Redis: refused, and counted so') or diag explain totals($two);
+        ok((wait_for { my $s = totals($two)->{dynamodb};
+            $s->{writes} == $s->{records} - $s->{replaced} }),
+            'DynamoDB: tried');
+        sleep 0.3;
+        is(in_redis($id)->{owner} // '', $alice, 'Redis: whose');
+        is(in_redis($id)->{state}, 'active', 'and what it was');
+        is(in_db($id)->{owner} // '', $alice, 'DynamoDB: whose');
+        is(in_db($id)->{state}, 'active', 'and what it was');
+        my @lines = grep { /redis store keeps the record of another owner/ }
+            split /\n/, $two->log;
+        is(scalar @lines, 1, 'one line');
+        like($lines[0], qr/\[info\].*transfer: \Q$id\E, host: /, 'of it');
+        unlike($two->log, qr/\[warn\]/, 'no warning');
+        $c->close;
+        ok((wait_for { (in_redis($id)->{state} || '') eq 'aborted'
+            && (in_db($id)->{state} || '') eq 'aborted' }),
+            'what comes of the first one is stored');
+        is(mine($one, $id, $alice)->{json}{state}, 'aborted', 'and shown');
+
+        # an expired item that DynamoDB has not deleted yet is nobody's
+        $redis->cmd('DEL', "transfer:$id");
+        $db->put_item({ %{$db->item($id)},
+            expiresAt => { S => '2020-01-01T00:00:00.000Z' } });
+        is(upload($two, $id, $bob)->{status}, 201, 'later');
+        ok((wait_for { (in_redis($id)->{state} || '') eq 'completed'
+            && (in_db($id)->{state} || '') eq 'completed' }), 'stored');
+        is(in_db($id)->{owner} // '', $bob, 'it is his');
+        $_->quit for $one, $two;
+    }
+
+    # DynamoDB tells what stands there, dynalite does not
+    my $id = new_id();
+    for my $case (['alice', 1], ['bob', 0]) {
+        my ($owner, $dropped) = @$case;
+        my $f = $t->fake(on => { PutItem => { status => 400, body =>
+            '{"__type":"x#ConditionalCheckFailedException","Item":{"owner":'
+            . "{\"S\":\"$owner\"}}}" } });
+        my $n = instance('s3_progress_dynamodb ' . $f->url . ' table=t;');
+        is(upload($n, $id, 'bob')->{status}, 201, "$owner\'s stands there");
+        ok((wait_for { my $s = totals($n)->{dynamodb}; $s->{writes}
+            && $s->{writes} == $s->{records} - $s->{replaced}
+            && !!$s->{dropped} == $dropped }), 'refused or not');
+        my @lines = grep { /dynamodb store keeps the record of another/ }
+            split /\n/, $n->log;
+        is(scalar @lines, $dropped, 'the line');
+        is(totals($n)->{dynamodb}{outages}, 0, 'no outage');
+        $n->quit;
+        $f->stop;
+    }
 };

@@ -60,11 +60,14 @@ static const char  filled_put[] =
     "\"expiresAt\":{\"S\":\"2026-11-24T21:00:01.123Z\"},"
     "\"owner\":{\"S\":\"alice\"},"
     "\"ttl\":{\"N\":\"1795554002\"}},"
-    "\"ConditionExpression\":\"attribute_not_exists(#a) OR #a < :a"
-    " OR (#a = :a AND #q < :q)\","
-    "\"ExpressionAttributeNames\":{\"#a\":\"attempt\",\"#q\":\"sequence\"},"
+    "\"ConditionExpression\":\"attribute_not_exists(#a) OR ((#a < :a"
+    " OR (#a = :a AND #q < :q)) AND (#o = :o OR #e < :u))\","
+    "\"ExpressionAttributeNames\":{\"#a\":\"attempt\",\"#q\":\"sequence\","
+    "\"#o\":\"owner\",\"#e\":\"expiresAt\"},"
     "\"ExpressionAttributeValues\":{\":a\":{\"N\":\"1795467600123\"},"
-    "\":q\":{\"N\":\"7\"}}}";
+    "\":q\":{\"N\":\"7\"},\":o\":{\"S\":\"alice\"},"
+    "\":u\":{\"S\":\"2026-11-23T21:00:01.123Z\"}},"
+    "\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\"}";
 
 
 static void
@@ -224,12 +227,52 @@ test_unknown_absent(void **state)
 
     assert_null(json_object_get(item, "totalBytes"));
     assert_null(json_object_get(item, "owner"));
+    assert_string_equal(json_string_value(json_object_get(root,
+                                              "ConditionExpression")),
+                        "attribute_not_exists(#a) OR ((#a < :a OR (#a = :a"
+                        " AND #q < :q)) AND (attribute_not_exists(#o)"
+                        " OR #e < :u))");
+    assert_null(json_object_get(json_object_get(root,
+                                    "ExpressionAttributeValues"), ":o"));
     assert_null(json_object_get(item, "etag"));
     assert_null(json_object_get(item, "error"));
     assert_null(json_object_get(item, "crc32"));
     assert_string_equal(text_at(root, "Item", "percentage", "N"), "0");
 
     json_decref(root);
+}
+
+
+static int
+foreign(const char *reply, const char *owner)
+{
+    return s3_json_parse_foreign((const unsigned char *) reply, strlen(reply),
+                                 s3_str(owner));
+}
+
+
+static void
+test_foreign(void **state)
+{
+    static const char  alice[] = "{\"__type\":\"x#Condition\",\"Item\":"
+                                 "{\"owner\":{\"S\":\"alice\"}}}";
+    static const char  none[] = "{\"Item\":{\"attempt\":{\"N\":\"1\"}}}";
+    static const char  odd[] = "{\"Item\":{\"owner\":"
+                               "{\"S\":\"\xef\xbf\xbd\"}}}";
+
+    (void) state;
+
+    assert_int_equal(foreign(alice, "alice"), S3_DECLINED);
+    assert_int_equal(foreign(alice, "bob"), S3_OK);
+    assert_int_equal(foreign(alice, "alic"), S3_OK);
+    assert_int_equal(foreign(alice, ""), S3_OK);
+    assert_int_equal(foreign(none, ""), S3_DECLINED);
+    assert_int_equal(foreign(none, "bob"), S3_OK);
+    assert_int_equal(foreign(odd, "\xff"), S3_DECLINED);
+    assert_int_equal(foreign("{\"__type\":\"x\"}", "bob"), S3_DECLINED);
+    assert_int_equal(foreign("{\"Item\":1}", "bob"), S3_DECLINED);
+    assert_int_equal(foreign("", "bob"), S3_DECLINED);
+    assert_int_equal(foreign("[", "bob"), S3_DECLINED);
 }
 
 
@@ -800,6 +843,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_put_item),
+        cmocka_unit_test(test_foreign),
         cmocka_unit_test(test_ttl),
         cmocka_unit_test(test_unknown_absent),
         cmocka_unit_test(test_put_bounded),
