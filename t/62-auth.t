@@ -17,8 +17,9 @@ my $t = S3T->new(bucket => 0);
 my $fake = $t->fake;
 # it answers requests for leave: 200 and 401, each after a while
 my $door = $t->fake(on => {
-    get => sub { return { delay => 1, status => $_[0]{path} =~ /yes/ ? 200
-        : 401, headers => { 'X-User' => 'someone' }, body => 'leave' } } });
+    get => sub { return { delay => 1, body => 'leave',
+        status => $_[0]{path} =~ /yes/ ? 200 : 401,
+        headers => { 'X-User' => 'someone' } } } });
 # a page that includes another, and a redirect
 my $origin = $t->fake(on => {
     get => { status => 200, body => '<a><!--# include virtual="/plain/included" --><b>',
