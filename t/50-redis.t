@@ -219,7 +219,7 @@ subtest 'channel' => sub {
     my $after = fits($n, 'totals');
     is(scalar @json, $after->{writes} - $before->{writes},
         'as many as were written');
-    cmp_ok(scalar @json, '>', 50, 'many');
+    cmp_ok(scalar @json, '>', 30, 'many');
     is(scalar(grep { /owner/ } @news), 0, 'the owner is not told');
 };
 
@@ -333,7 +333,7 @@ subtest 'one script on one key' => sub {
     my @all = grep { /"/ } $m->lines;
     my @scripts = grep { /"EVAL(SHA)?"/ } @all;
     cmp_ok(scalar @scripts, '<=', 104, 'at most one a percent');
-    cmp_ok(scalar @scripts, '>', 60, 'nor much less');
+    cmp_ok(scalar @scripts, '>', 30, 'nor much less');
     my @eval = grep { /"EVAL"/ } @scripts;
     is(scalar @eval, 1, 'the script is sent once');
     is(scalar @scripts, $totals->{writes} + 1, 'else its hash');
