@@ -15,14 +15,16 @@ use S3T;
 
 my $t = S3T->new(bucket => 0);
 my $fake = $t->fake;
-# it answers requests for leave: 200 and 401, each after a while
+# it answers requests for leave: 200 and 401, the late ones after a while
 my $door = $t->fake(on => {
-    get => sub { return { delay => 1, body => 'leave',
+    get => sub { return { body => 'leave',
+        delay => $_[0]{path} =~ /late/ ? 2 : 0,
         status => $_[0]{path} =~ /yes/ ? 200 : 401,
         headers => { 'X-User' => 'someone' } } } });
 # a page that includes another, and a redirect
 my $origin = $t->fake(on => {
-    get => { status => 200, body => '<a><!--# include virtual="/plain/included" --><b>',
+    get => { status => 200,
+        body => '<a><!--# include virtual="/plain/included" --><b>',
         headers => { 'Content-Type' => 'text/html' } },
     put => { headers => { 'X-Accel-Redirect' => '/plain/accelerated' } },
     part => { headers => { 'X-Accel-Redirect' => '/plain/accelerated' } },
@@ -79,6 +81,8 @@ http {
             s3_upload $user/$uri;
         }
         location /request/no/ { auth_request /leave/no; s3_upload; }
+        location /late/yes/ { auth_request /leave/late-yes; s3_upload; }
+        location /late/no/ { auth_request /leave/late-no; s3_upload; }
         location /request/page/ {
             auth_request /leave/no; error_page 401 = @login; s3_upload;
         }
@@ -244,12 +248,12 @@ subtest 'a body waits for leave' => sub {
     my $body = 'x' x (20 * MB);
     for my $way (qw/ yes no /) {
         my $raw = $t->raw($n->port, sndbuf => 32 * KB);
-        $raw->send("PUT /request/$way/k HTTP/1.1\r\nHost: a\r\n"
+        $raw->send("PUT /late/$way/k HTTP/1.1\r\nHost: a\r\n"
             . 'Content-Length: ' . length($body) . "\r\n\r\n");
         $raw->{socket}->blocking(0);
         my $begun = $door->begun('get');
         wait_for { $door->begun('get') > $begun } 3;
-        # as much as the sockets hold, while the answer is a second away
+        # as much as the sockets hold, while the answer is two seconds away
         my ($sent, $until) = (0, time + 0.5);
         while (time < $until) {
             $sent += syswrite($raw->{socket}, $body, 1 << 16, $sent) || 0;
@@ -257,13 +261,15 @@ subtest 'a body waits for leave' => sub {
         }
         cmp_ok($sent, '>', 0, "$way: the client is eager");
         cmp_ok($sent, '<', 16 * MB, 'its body is left where it is');
-        is($fake->begun('create') + $fake->begun('put'), 0, 'no call yet');
         $raw->{socket}->blocking(1);
         if ($way eq 'yes') {
             $raw->send(substr $body, $sent);
             is(($raw->response(20) || {})->{status}, 201, 'stored');
-            is((grep { $_->{op} eq 'create' } $fake->requests)[0]{path},
-                '/bucket/someone//request/yes/k', 'under its user');
+            my ($asked) = reverse $door->requests('get');
+            is(scalar(my @done = calls('complete', 1)), 1, 'once');
+            my ($first) = $fake->requests;
+            cmp_ok($first->{time} - $asked->{time}, '>=', 2,
+                'not before there was leave');
         } else {
             is(($raw->response(20) || {})->{status}, 401, 'refused');
             is(keys_stored(), '', 'no call');
@@ -272,14 +278,15 @@ subtest 'a body waits for leave' => sub {
         $fake->forget;
     }
 
-    my $r = asked('/request/yes/k', 'abc');
+    my $r = asked('/late/yes/k', 'abc');
     is("$r->{interim} $r->{status}", '1 201', 'asked for by 100');
-    cmp_ok($r->{seconds}, '>', 0.8, 'once there is leave');
-    is(keys_stored(1), 'someone//request/yes/k', 'stored');
+    cmp_ok($r->{seconds}, '>', 1.8, 'once there is leave');
+    is(keys_stored(1), 'late/yes/k', 'stored');
 };
 
 # [ name, path, [ headers ], key ]
 my @allowed = (
+    ['auth_request', '/request/yes/k', [], 'someone//request/yes/k'],
     ['auth_basic', '/basic/k', [$user], 'user//basic/k'],
     ['allow', '/allow/k', [], 'allow/k'],
     ['satisfy any, by password', '/any/k', [$user], 'any/k'],
