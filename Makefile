@@ -14,7 +14,7 @@ deps:			## install what the build and the tests need (root)
 module:			## build/ngx_http_s3_transfer_module.so
 	@t/lib/build plain
 
-module-asan:		## the same with the sanitizers, in build/asan
+module-asan:		## the same, and nginx, with the sanitizers, in build/asan
 	@t/lib/build asan
 
 unit:			## unit tests of lib/
@@ -23,7 +23,7 @@ unit:			## unit tests of lib/
 test: deps module	## all tests; TESTS="t/x.t t/y.t" for some
 	@t/lib/run-tests $(TESTS)
 
-test-asan: deps module-asan	## all tests, module and units under ASan, UBSan
+test-asan: deps module-asan	## all tests, nginx, module and units under ASan, UBSan
 	@T_ASAN=1 t/lib/run-tests $(TESTS)
 
 test-docker: deps	## build the image and upload through it (root, slow)

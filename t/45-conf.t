@@ -51,7 +51,8 @@ subtest 'nginx -t' => sub {
 
     for my $name (sort keys %samples) {
         write_file("$dir/conf/$name", $samples{$name});
-        my $pid = spawn({ env => $n->_environment, stderr => "$dir/$name.err" },
+        my $pid = spawn({ env => $n->test_environment,
+            stderr => "$dir/$name.err" },
             S3T::Nginx::binary(), '-t', '-p', $dir, '-c', "$dir/conf/$name",
             '-e', "$dir/error.log", '-g', "pid $dir/nginx.pid;");
         wait_exit($pid, 30);

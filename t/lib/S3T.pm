@@ -239,35 +239,28 @@ sub _grep {
     return @found;
 }
 
-# What the sanitizers wrote, less what nginx itself leaves to its end: a leak is
-# ours when one of our functions is on its stack.
+# What the sanitizers wrote there, less nginx's own: what it leaves to its end,
+# and what is undefined and has no frame of ours on its stack, which is listed.
 sub _sanitizer {
     my ($path) = @_;
-    my $text = read_file($path);
-    return "$path: $text" if $text !~ /LeakSanitizer/;
-    return map { "$path: $_" }
-        grep { /^(?:Direct|Indirect) leak/ && m{/(?:ngx_module|lib)/\w+\.c:} }
-        split /\n\n/, $text;
-}
-
-# UBSan writes to stderr, which nginx makes its error log. What has no frame of
-# ours on its stack is nginx's own: it is listed, and not counted.
-sub _undefined {
-    my ($path) = @_;
-    my (@ours, %theirs);
+    my $ours = qr{/(?:ngx_module|lib)/\w+\.c:};
     my $text = read_file($path) or return ();
+    my (@found, %theirs);
     while ($text =~ /^(.* runtime error: .*\n(?: +#\d+ .*\n)*)/mg) {
         my $report = $1;
-        if ($report =~ m{^src/(?:core|event|http|os)/}
-            && $report !~ m{/(?:ngx_module|lib)/\w+\.c:}) {
+        if ($report =~ m{^src/(?:core|event|http|os)/} && $report !~ $ours) {
             $theirs{(split /\n/, $report)[0] =~ s/0x\w+/*/gr . "\n"} = 1;
         } else {
-            push @ours, "$path: $report";
+            push @found, $report;
         }
     }
     append("$TOP/build/asan/reports", join '', sort keys %theirs) if %theirs;
-    push @ours, "$path: $1" while $text =~ /^(.*Sanitizer.*)/mg;
-    return @ours;
+    push @found, grep { $_ =~ $ours }
+        $text =~ /^((?:Direct|Indirect) leak .*\n(?: +#\d+ .*\n)*)/mg;
+    # the others whole: their first line may be far from where it says what
+    push @found, $text
+        if grep { !/LeakSanitizer|leaked in/ } $text =~ /^(.*Sanitizer.*)/mg;
+    return map { "$path: $_" } @found;
 }
 
 sub _nothing {
@@ -296,8 +289,7 @@ sub _checks {
     my @said = map { ("$_/stderr", glob("$_/*.log"), glob("$_/*.err"),
         glob("$_/logs/*")) } @dirs;
     _nothing('end: no sanitizer report',
-        (map { _sanitizer($_) } map { glob "$_/san/*" } @dirs),
-        (map { _undefined($_) } @said));
+        (map { _sanitizer($_) } (map { glob "$_/san/*" } @dirs), @said));
     my $secret = join '|', map { quotemeta } @{$s->{secrets}};
     _nothing('end: no secret in a log', _grep(qr/$secret/, @said));
     _nothing('end: no secret in an answer', grep { /$secret/ }

@@ -98,7 +98,7 @@ sub _environment {
     return {
         ASAN_OPTIONS => "detect_odr_violation=0:log_path=$path/asan"
             . ':detect_stack_use_after_return=1:fast_unwind_on_malloc=0',
-        UBSAN_OPTIONS => 'print_stacktrace=1',
+        UBSAN_OPTIONS => "print_stacktrace=1:log_path=$path/ubsan",
         %env,
     };
 }
@@ -125,13 +125,21 @@ sub start {
     return $s;
 }
 
+# For nginx -t, which leaves its memory to the system.
+sub test_environment {
+    my ($s) = @_;
+    my $env = $s->_environment;
+    $env->{ASAN_OPTIONS} .= ':detect_leaks=0' if $env->{ASAN_OPTIONS};
+    return $env;
+}
+
 # nginx -t: exit status and what it said, which stays for the end's checks.
 sub test_conf {
     my ($s, $conf) = @_;
     my $dir = $s->{dir};
     my $path = write_file("$dir/test.conf", $s->expand($conf));
     my $said = "$dir/test-" . ++$s->{tests} . '.err';
-    my $pid = spawn({ env => $s->_environment, stderr => $said },
+    my $pid = spawn({ env => $s->test_environment, stderr => $said },
         binary(), '-t', '-p', $dir, '-e', "$dir/test.log", '-c', $path);
     my $status = wait_exit($pid, 30);
     return (defined $status ? $status >> 8 : -1, read_file($said));
