@@ -76,7 +76,10 @@ for my $way (qw/ length chunked h2 /) {
     my @port = $way eq 'h2' ? ('h2') : ();
 
     $s3->forget;
-    my $r = curl($n->url("/unbuffered/$way", @port), %how);
+    # (curl 7.88 loses an early answer of HTTP/2)
+    my $r = $way eq 'h2'
+        ? h2_put($n->port('h2'), "/unbuffered/$way", $d)
+        : curl($n->url("/unbuffered/$way"), %how);
     is($r->{status}, 500, "$way: an eaten body is refused");
     is(scalar(my @none = $s3->requests), 0, "$way: and makes no S3 request");
 
