@@ -21,7 +21,6 @@ static json_t *s3_json_item(const s3_record_t *r);
 static json_t *s3_json_condition_values(const s3_record_t *r);
 static const json_t *s3_json_attribute(const json_t *item, const char *name);
 static int s3_json_read_item(json_t *item, s3_record_t *r);
-static size_t s3_json_utf8(const unsigned char *p, size_t len);
 
 
 /* without these an item is no record */
@@ -261,7 +260,7 @@ s3_json_text(s3_str_t s)
     s3_buf_init(&b, mem, 3 * s.len);
 
     while (s.len) {
-        n = s3_json_utf8(s.data, s.len);
+        n = s3_str_utf8(s.data, s.len);
 
         if (n) {
             s3_buf_put(&b, s.data, n);
@@ -475,55 +474,4 @@ s3_json_read_item(json_t *item, s3_record_t *r)
     }
 
     return r->id[0] ? S3_OK : S3_ERROR;
-}
-
-
-/* bytes of the valid sequence (RFC 3629) at p, 0: there is none */
-
-static size_t
-s3_json_utf8(const unsigned char *p, size_t len)
-{
-    size_t         i, n;
-    unsigned char  low, high;
-
-    low = 0x80;
-    high = 0xbf;
-
-    if (p[0] < 0x80) {
-        return 1;
-
-    } else if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-        n = 2;
-
-    } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-        n = 3;
-
-        /* overlong forms and surrogates */
-
-        low = (p[0] == 0xe0) ? 0xa0 : 0x80;
-        high = (p[0] == 0xed) ? 0x9f : 0xbf;
-
-    } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-        n = 4;
-
-        /* overlong forms and what is above U+10FFFF */
-
-        low = (p[0] == 0xf0) ? 0x90 : 0x80;
-        high = (p[0] == 0xf4) ? 0x8f : 0xbf;
-
-    } else {
-        return 0;
-    }
-
-    if (len < n || p[1] < low || p[1] > high) {
-        return 0;
-    }
-
-    for (i = 2; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-
-    return n;
 }

@@ -62,6 +62,10 @@ int s3_str_case_eqs(s3_str_t a, const char *lower);
 /* copies at most size - 1 bytes and a NUL; returns the bytes copied */
 size_t s3_str_copy(char *dst, size_t size, s3_str_t src);
 
+/* bytes of the valid UTF-8 sequence (RFC 3629) at p, 0: there is none; len is
+   at least 1 */
+size_t s3_str_utf8(const unsigned char *p, size_t len);
+
 /* mem stays the caller's; NULL with size 0 is a buffer that holds nothing */
 void s3_buf_init(s3_buf_t *b, void *mem, size_t size);
 

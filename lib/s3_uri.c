@@ -18,7 +18,6 @@ static int s3_uri_ip(int family, s3_str_t host);
 static int s3_uri_name(s3_uri_endpoint_t *e, const char **err);
 static int s3_uri_label(s3_str_t label, int *numeric);
 static int s3_uri_unreserved(unsigned char c);
-static size_t s3_uri_utf8(const unsigned char *p, size_t len);
 static int s3_uri_amazon(s3_str_t host, s3_str_t *rest);
 static int s3_uri_prefix(s3_str_t *s, const char *prefix);
 static int s3_uri_is_region(s3_str_t s);
@@ -342,7 +341,7 @@ s3_uri_check_key(s3_str_t key, const char **err)
     }
 
     for (i = 0; i < key.len; i += n) {
-        n = s3_uri_utf8(key.data + i, key.len - i);
+        n = s3_str_utf8(key.data + i, key.len - i);
 
         if (n == 0) {
             *err = "key is not valid UTF-8";
@@ -375,53 +374,6 @@ s3_uri_check_key(s3_str_t key, const char **err)
     }
 
     return S3_OK;
-}
-
-
-/* bytes of the character at p, 0: not UTF-8 (RFC 3629: shortest form, no
-   surrogates, at most U+10FFFF) */
-
-static size_t
-s3_uri_utf8(const unsigned char *p, size_t len)
-{
-    size_t         i, n;
-    unsigned char  low, high;
-
-    low = 0x80;
-    high = 0xbf;
-
-    if (p[0] < 0x80) {
-        return 1;
-    }
-
-    if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-        n = 2;
-
-    } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-        n = 3;
-        low = (p[0] == 0xe0) ? 0xa0 : low;
-        high = (p[0] == 0xed) ? 0x9f : high;
-
-    } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-        n = 4;
-        low = (p[0] == 0xf0) ? 0x90 : low;
-        high = (p[0] == 0xf4) ? 0x8f : high;
-
-    } else {
-        return 0;
-    }
-
-    if (len < n || p[1] < low || p[1] > high) {
-        return 0;
-    }
-
-    for (i = 2; i < n; i++) {
-        if (p[i] < 0x80 || p[i] > 0xbf) {
-            return 0;
-        }
-    }
-
-    return n;
 }
 
 

@@ -13,6 +13,8 @@
 #define NGX_S3_ZONE_LAYOUT  2
 
 
+static void ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    const s3_record_t *record, ngx_uint_t final);
 static ngx_int_t ngx_s3_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_int_t ngx_s3_zone_attach(ngx_s3_zone_t *zone, ngx_log_t *log);
 static ngx_int_t ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh);
@@ -121,35 +123,21 @@ void
 ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
     const s3_record_t *record)
 {
-    ngx_uint_t           owned;
-    ngx_s3_zone_sh_t    *sh;
-    ngx_s3_zone_slot_t  *zs;
-
-    zs = (ngx_s3_zone_slot_t *) slot;
-
-    sh = ngx_s3_zone_lock(zone);
-
-    owned = ngx_s3_zone_owned(sh, zs);
-
-    if (owned) {
-        ngx_s3_zone_begin(sh);
-        zs->record = *record;
-        ngx_s3_zone_end(sh);
-    }
-
-    ngx_s3_zone_unlock(zone);
-
-    if (!owned) {
-        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
-                      "s3 zone: record of another owner updated, "
-                      "transfer:%s", record->id);
-    }
+    ngx_s3_zone_put(zone, slot, record, 0);
 }
 
 
 void
 ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
     const s3_record_t *record)
+{
+    ngx_s3_zone_put(zone, slot, record, 1);
+}
+
+
+static void
+ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    const s3_record_t *record, ngx_uint_t final)
 {
     ngx_uint_t           owned;
     ngx_s3_zone_sh_t    *sh;
@@ -164,7 +152,11 @@ ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
     if (owned) {
         ngx_s3_zone_begin(sh);
         zs->record = *record;
-        ngx_s3_zone_finish(sh, zs);
+
+        if (final) {
+            ngx_s3_zone_finish(sh, zs);
+        }
+
         ngx_s3_zone_end(sh);
     }
 
@@ -172,8 +164,9 @@ ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 
     if (!owned) {
         ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
-                      "s3 zone: record of another owner closed, "
-                      "transfer:%s", record->id);
+                      "s3 zone: record of another owner %s, "
+                      "transfer:%s", final ? "closed" : "updated",
+                      record->id);
     }
 }
 
