@@ -15,6 +15,9 @@ static void ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     ngx_s3_answer_t *answer);
 static const char *ngx_s3_answer_take(ngx_s3_call_t *call,
     ngx_s3_request_t *rq, s3_xml_reply_t *xml);
+static const char *ngx_s3_answer_list(ngx_s3_call_t *call,
+    ngx_s3_request_t *rq, s3_xml_reply_t *xml);
+static void ngx_s3_answer_listed(void *data, const s3_xml_part_t *part);
 static s3_retry_e ngx_s3_answer_class(ngx_s3_call_t *call,
     ngx_s3_answer_t *answer);
 static s3_retry_e ngx_s3_answer_head_class(ngx_s3_call_t *call,
@@ -40,7 +43,9 @@ ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     call->code[0] = '\0';
     call->etag[0] = '\0';
     call->retry_after = 0;
+    call->clock = -1;
     call->size = -1;
+    call->next_part = 0;
 
     /* an idle connection that closed may have carried the first of both */
 
@@ -243,11 +248,57 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
         break;
 
+    case NGX_S3_LIST_PARTS:
+        return ngx_s3_answer_list(call, rq, xml);
+
     case NGX_S3_ABORT:
         break;
     }
 
     return NULL;
+}
+
+
+/* it is read again now that it is known to be whole: no part is told of by a
+   page that then turns out to be cut off */
+
+static const char *
+ngx_s3_answer_list(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    s3_xml_reply_t *xml)
+{
+    s3_xml_reply_t  again;
+
+    if (xml->root != S3_XML_LIST_PARTS) {
+        return "S3 answered without a list of parts";
+    }
+
+    if (xml->truncated && xml->next_part <= call->part_number) {
+        return "S3 answered with a list of parts that has no end";
+    }
+
+    ngx_memzero(&again, sizeof(s3_xml_reply_t));
+
+    again.part = ngx_s3_answer_listed;
+    again.data = call;
+
+    if (call->listed
+        && s3_xml_parse(&again, rq->reply.data, rq->reply.len) != S3_OK)
+    {
+        return "there is no memory for a list of parts";
+    }
+
+    call->next_part = xml->truncated ? xml->next_part : 0;
+
+    return NULL;
+}
+
+
+static void
+ngx_s3_answer_listed(void *data, const s3_xml_part_t *part)
+{
+    ngx_s3_call_t  *call = data;
+
+    call->listed(call, part);
 }
 
 
@@ -338,6 +389,7 @@ ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
     value = ngx_s3_request_field(rq, "date");
     answer->clock = s3_retry_http_date(ngx_s3_to_str(value));
+    call->clock = answer->clock;
 
     if (answer->clock == -1 && xml->server_time[0]) {
         answer->clock = s3_retry_iso_date(s3_str(xml->server_time));

@@ -64,6 +64,7 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     call->rc = NGX_ERROR;
     call->tries = 0;
     call->unknown = 0;
+    call->clock = -1;
     call->message[0] = '\0';
 
     pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
@@ -464,8 +465,11 @@ ngx_s3_api_fail(ngx_s3_api_t *a)
                      a->answer.cause);
     *p = '\0';
 
-    if (call->op == NGX_S3_HEAD && call->status == 404) {
-
+    if (call->status == 404
+        && (call->op == NGX_S3_HEAD
+            || (call->op == NGX_S3_LIST_PARTS
+                && ngx_strcmp(call->code, "NoSuchBucket") != 0)))
+    {
         /* an answer to the question */
 
         ngx_s3_api_log(a, NGX_LOG_INFO, NULL);
