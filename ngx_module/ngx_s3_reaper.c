@@ -673,6 +673,7 @@ ngx_s3_debt_called(ngx_s3_call_t *call)
     reaper = debt->reaper;
 
     debt->call = NULL;
+    debt->log.action = NULL;
     reaper->running--;
 
     if (debt->check) {
