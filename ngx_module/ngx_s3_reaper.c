@@ -737,7 +737,6 @@ ngx_s3_debt_listed(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
     }
 
     debt->check = 0;
-    debt->failures = 0;
 
     ngx_s3_debt_due(debt, 0);
 }
@@ -817,7 +816,18 @@ ngx_s3_debt_failed(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
                     NGX_S3_REAPER_MAX_DELAY);
     delay = delay / 2 + ngx_random() % (delay / 2 + 1);
 
+    delay = ngx_max(delay, ngx_min(call->retry_after,
+                                   NGX_S3_REAPER_MAX_DELAY));
+
     debt->failures++;
+
+    /* its uploader may have come back until then */
+
+    if (debt->foreign) {
+        debt->check = 1;
+        debt->page = 0;
+        debt->newest = -1;
+    }
 
     if (debt->failures == 1 || ngx_time() - debt->told >= NGX_S3_REAPER_QUIET)
     {

@@ -26,7 +26,7 @@
 #define NGX_S3_REAPER_LEASE_MAX  86400000    /* ms */
 #define NGX_S3_REAPER_LEASES     3   /* without renewal: an orphan */
 #define NGX_S3_REAPER_BOOT       32  /* hex digits that tell a process */
-#define NGX_S3_REAPER_TOLD       64
+#define NGX_S3_REAPER_TOLD       1024
 
 
 typedef enum {
@@ -115,6 +115,7 @@ struct ngx_s3_debt_s {
     ngx_uint_t             page;     /* of ListParts */
     int64_t                newest;   /* part, seconds since the epoch; -1 */
     unsigned               orphan:1; /* of another process */
+    unsigned               foreign:1;        /* of another instance */
     unsigned               check:1;  /* ListParts comes first */
     unsigned               queued:1; /* in reaper->ready */
     unsigned               dropping:1;       /* PAID, Redis was told */

@@ -23,6 +23,8 @@ static ngx_int_t ngx_s3_reaper_eval(ngx_s3_reaper_t *reaper, const char *text,
     ngx_str_t *name, ngx_str_t *args, ngx_uint_t n,
     ngx_s3_store_reply_pt handler, void *data);
 static ngx_int_t ngx_s3_reaper_renew(ngx_s3_debt_t *debt);
+static ngx_int_t ngx_s3_reaper_keep(ngx_s3_debt_t *debt);
+static ngx_int_t ngx_s3_reaper_write(ngx_s3_debt_t *debt);
 static void ngx_s3_reaper_renewed(void *data, ngx_int_t rc, ngx_str_t *items,
     ngx_uint_t n);
 static void ngx_s3_reaper_drop(ngx_s3_debt_t *debt);
@@ -34,6 +36,7 @@ static void ngx_s3_reaper_found(void *data, ngx_int_t rc, ngx_str_t *items,
 static void ngx_s3_reaper_entry(ngx_s3_reaper_t *reaper, ngx_str_t *e);
 static const char *ngx_s3_reaper_malformed(ngx_str_t *e);
 static ngx_uint_t ngx_s3_reaper_known(ngx_s3_reaper_t *reaper, ngx_str_t *e);
+static ngx_s3_debt_t *ngx_s3_reaper_find(ngx_queue_t *debts, ngx_str_t *name);
 static void ngx_s3_reaper_claim(ngx_s3_debt_t *debt, ngx_str_t *score);
 static void ngx_s3_reaper_claimed(void *data, ngx_int_t rc, ngx_str_t *items,
     ngx_uint_t n);
@@ -60,7 +63,20 @@ static const char  ngx_s3_reaper_renew_lua[] =
     "redis.call('PEXPIRE', KEYS[2], ARGV[3])\n"
     "redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])\n"
     "redis.call('PEXPIRE', KEYS[1], ARGV[3])\n"
-    "return 1\n";
+    "return {}\n";
+
+
+/* The same for what was claimed, unless its uploader has come back and written
+   the entry. KEYS: set, hash. ARGV: name, ms until it is an orphan, boot.
+   Returns the name where it is not ours any more. */
+
+static const char  ngx_s3_reaper_keep_lua[] =
+    NGX_S3_REAPER_NOW
+    "if redis.call('HGET', KEYS[2], 'boot') ~= ARGV[3] then\n"
+    "    return {ARGV[1]}\n"
+    "end\n"
+    "redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])\n"
+    "return {}\n";
 
 
 /* KEYS: set, hash. ARGV: name. */
@@ -215,6 +231,55 @@ ngx_s3_reaper_eval(ngx_s3_reaper_t *reaper, const char *text, ngx_str_t *name,
 static ngx_int_t
 ngx_s3_reaper_renew(ngx_s3_debt_t *debt)
 {
+    ngx_int_t         rc;
+    ngx_s3_reaper_t  *reaper;
+
+    reaper = debt->reaper;
+
+    rc = debt->foreign ? ngx_s3_reaper_keep(debt)
+                       : ngx_s3_reaper_write(debt);
+
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    reaper->in_flight++;
+
+    debt->renewed = ngx_current_msec;
+
+    ngx_queue_remove(&debt->queue);
+    ngx_queue_insert_tail(&reaper->debts, &debt->queue);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_reaper_keep(ngx_s3_debt_t *debt)
+{
+    u_char            orphan[NGX_INT64_LEN];
+    ngx_str_t         args[3];
+    ngx_s3_reaper_t  *reaper;
+
+    reaper = debt->reaper;
+
+    args[0] = debt->name;
+
+    args[1].data = orphan;
+    args[1].len = ngx_sprintf(orphan, "%M",
+                              NGX_S3_REAPER_LEASES * debt->lease)
+                  - orphan;
+
+    ngx_s3_reaper_arg(args[2], reaper->boot);
+
+    return ngx_s3_reaper_eval(reaper, ngx_s3_reaper_keep_lua, &debt->name,
+                              args, 3, ngx_s3_reaper_renewed, reaper);
+}
+
+
+static ngx_int_t
+ngx_s3_reaper_write(ngx_s3_debt_t *debt)
+{
     u_char            orphan[NGX_INT64_LEN], lease[NGX_INT64_LEN];
     ngx_str_t         args[15];
     ngx_s3_reaper_t  *reaper;
@@ -244,21 +309,8 @@ ngx_s3_reaper_renew(ngx_s3_debt_t *debt)
     args[14].data = lease;
     args[14].len = ngx_sprintf(lease, "%M", debt->lease) - lease;
 
-    if (ngx_s3_reaper_eval(reaper, ngx_s3_reaper_renew_lua, &debt->name, args,
-                           15, ngx_s3_reaper_renewed, reaper)
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    reaper->in_flight++;
-
-    debt->renewed = ngx_current_msec;
-
-    ngx_queue_remove(&debt->queue);
-    ngx_queue_insert_tail(&reaper->debts, &debt->queue);
-
-    return NGX_OK;
+    return ngx_s3_reaper_eval(reaper, ngx_s3_reaper_renew_lua, &debt->name,
+                              args, 15, ngx_s3_reaper_renewed, reaper);
 }
 
 
@@ -269,7 +321,22 @@ ngx_s3_reaper_renewed(void *data, ngx_int_t rc, ngx_str_t *items, ngx_uint_t n)
 {
     ngx_s3_reaper_t *reaper = data;
 
+    ngx_s3_debt_t  *debt;
+
     reaper->in_flight--;
+
+    if (rc != NGX_OK || n == 0) {
+        return;
+    }
+
+    debt = ngx_s3_reaper_find(&reaper->debts, &items[0]);
+
+    if (debt && debt->foreign) {
+        ngx_log_error(NGX_LOG_INFO, &debt->log, 0,
+                      "multipart upload \"%V\" is renewed by its uploader, it "
+                      "is left alone", &debt->upload_id);
+        ngx_s3_debt_free(debt);
+    }
 }
 
 
@@ -422,6 +489,7 @@ ngx_s3_reaper_entry(ngx_s3_reaper_t *reaper, ngx_str_t *e)
 
     debt->lease = ngx_max(debt->lease, (ngx_msec_t) lease);
     debt->orphan = 1;
+    debt->foreign = 1;
     debt->check = 1;
     debt->state = NGX_S3_DEBT_CLAIMING;
 
@@ -477,29 +545,13 @@ ngx_s3_reaper_malformed(ngx_str_t *e)
 static ngx_uint_t
 ngx_s3_reaper_known(ngx_s3_reaper_t *reaper, ngx_str_t *e)
 {
-    ngx_str_t       id;
-    ngx_uint_t      i;
-    ngx_queue_t    *q, *queues[3];
-    ngx_s3_debt_t  *debt;
+    ngx_str_t  id;
 
-    queues[0] = &reaper->debts;
-    queues[1] = &reaper->paid;
-    queues[2] = &reaper->claiming;
-
-    for (i = 0; i < 3; i++) {
-
-        for (q = ngx_queue_head(queues[i]);
-             q != ngx_queue_sentinel(queues[i]);
-             q = ngx_queue_next(q))
-        {
-            debt = ngx_queue_data(q, ngx_s3_debt_t, queue);
-
-            if (debt->name.len == e[0].len
-                && ngx_memcmp(debt->name.data, e[0].data, e[0].len) == 0)
-            {
-                return 1;
-            }
-        }
+    if (ngx_s3_reaper_find(&reaper->debts, &e[0])
+        || ngx_s3_reaper_find(&reaper->paid, &e[0])
+        || ngx_s3_reaper_find(&reaper->claiming, &e[0]))
+    {
+        return 1;
     }
 
     id = e[0];
@@ -515,6 +567,29 @@ ngx_s3_reaper_known(ngx_s3_reaper_t *reaper, ngx_str_t *e)
     id.len--;
 
     return ngx_s3_zone_owes(reaper->stores->zone, &id, &e[2]);
+}
+
+
+static ngx_s3_debt_t *
+ngx_s3_reaper_find(ngx_queue_t *debts, ngx_str_t *name)
+{
+    ngx_queue_t    *q;
+    ngx_s3_debt_t  *debt;
+
+    for (q = ngx_queue_head(debts);
+         q != ngx_queue_sentinel(debts);
+         q = ngx_queue_next(q))
+    {
+        debt = ngx_queue_data(q, ngx_s3_debt_t, queue);
+
+        if (debt->name.len == name->len
+            && ngx_memcmp(debt->name.data, name->data, name->len) == 0)
+        {
+            return debt;
+        }
+    }
+
+    return NULL;
 }
 
 

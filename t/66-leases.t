@@ -178,6 +178,7 @@ subtest 'an entry' => sub {
     ok((wait_for { !$s3->uploads } 8), 'a killed worker\'s is aborted');
     ok((wait_for { nothing_left() } 8), 'and none is left');
     $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
+    ok($n->quit, 'leaves');
 };
 
 
@@ -215,6 +216,7 @@ subtest 'all of an nginx is killed' => sub {
     cmp_ok(time - $killed, '>', 2.4, 'after three leases');
     ok((wait_for { nothing_left() }), 'nothing is left');
     $s3->abort('upload/theirs', $foreign);
+    ok($n->quit, 'leaves');
 };
 
 
@@ -239,6 +241,7 @@ subtest 'cut off from Redis' => sub {
     ok((wait_for { entry($u)->{score} > $score }), 'it is renewed');
     finish($u, 'it');
     ok((wait_for { nothing_left() }), 'nothing is left');
+    ok($_->quit, 'leaves') for $n, $other;
 };
 
 
@@ -254,6 +257,7 @@ subtest 'Redis comes later' => sub {
     is_deeply([names()], [entry($u)->{name}], 'of what is open');
     finish($u, 'it');
     ok((wait_for { nothing_left() }), 'nothing is left');
+    ok($n->quit, 'leaves');
 };
 
 
