@@ -1,17 +1,16 @@
 #!/usr/bin/perl
 
-# Nothing is left behind: an abort that fails is made again until S3 does not
-# know the upload; what a worker that was killed left open, another aborts; what
-# lives, and what is another program's, is left alone.
+# An abort that fails is made again until S3 does not know the upload, as long
+# as there is a worker; what stays open is told of at the end.
 
 use strict;
 use warnings;
 
 use lib 't/lib';
-use Digest::SHA qw/ sha256_hex /;
 use Test::More;
-use Time::HiRes qw/ sleep time /;
+use Time::HiRes qw/ time /;
 use S3T;
+use S3T::Open;
 
 my $t = S3T->new;
 my $s3 = $t->s3;
@@ -42,8 +41,6 @@ EOC
 $t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
 $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
 
-my $body = read_file(data(12 * MB)->{path});
-
 # a location for each server that is scripted
 sub locations {
     my (%fake) = @_;
@@ -52,76 +49,12 @@ sub locations {
         . ' s3_upload; }' } sort keys %fake;
 }
 
-sub status { curl($_[0]->url("/status/$_[1]"))->{json} || {} }
-sub totals { status($_[0], '')->{totals} }
 sub state_of { status($_[0], $_[1])->{state} || '' }
 
-# lines of the error log
-sub lines {
-    my ($n, $pattern) = @_;
-    return grep { $_ =~ $pattern } split /\n/, $n->log;
-}
-
-# A connection, and with it a worker: its pid.
-sub connected {
-    my ($n) = @_;
-    my $c = $t->raw($n->port);
-    $c->send("GET /status/ HTTP/1.1\r\nHost: a\r\n\r\n");
-    my $r = $c->response(10);
-    return { c => $c, pid => $r->{headers}{'x-pid'} };
-}
-
-# An upload of which 7 MB have come, on this connection: one part is stored.
+# An upload of which a part was sent.
 sub half {
-    my ($n, $path, $id, $u) = @_;
-    $u ||= connected($n);
-    @$u{qw/ id path sent /} = ($id, "$path$id", 7 * MB);
-    $u->{c}->send("PUT $path$id?id=$id HTTP/1.1\r\nHost: a\r\nContent-Length: "
-        . length($body) . "\r\n\r\n" . substr $body, 0, $u->{sent});
-    return $u;
-}
-
-# on a worker
-sub half_on {
-    my ($n, $pid, $path, $id) = @_;
-    for (1 .. 100) {
-        my $u = connected($n);
-        return half($n, $path, $id, $u) if $u->{pid} == $pid;
-        $u->{c}->close;
-    }
-    die "no connection to worker $pid";
-}
-
-sub stored {
-    my ($n, @uploads) = @_;
-    return wait_for {
-        !grep { !status($n, $_->{id})->{partsStored} } @uploads;
-    } 15;
-}
-
-sub rest {
-    my ($u) = @_;
-    $u->{c}->send(substr $body, $u->{sent});
-    return ($u->{c}->response(30) || {})->{status};
-}
-
-sub is_whole {
-    my ($key, $name) = @_;
-    is_deeply([$s3->sha256(substr $key, 1)], [sha256_hex($body),
-        length $body], $name);
-}
-
-sub open_keys { sort map { $_->[0] } $s3->uploads }
-
-# An upload that the module knows nothing of.
-sub foreign {
-    my ($key) = @_;
-    my $r = $s3->request('POST', $s3->path($key), query => { uploads => '' });
-    my ($id) = $r->{content} =~ m{<UploadId>(.*?)</UploadId>};
-    $r = $s3->request('PUT', $s3->path($key), body => 'theirs',
-        query => { uploadId => $id, partNumber => 1 });
-    die "foreign: $r->{status}" if $r->{status} != 200;
-    return $id;
+    my ($n, $path, $id) = @_;
+    return begin($t->raw($n->port), $path, $id, 1);
 }
 
 
@@ -140,7 +73,7 @@ subtest 'an abort that fails' => sub {
     my $n = $t->nginx($conf);
     my $before = totals($n);
 
-    is(curl($n->url("/$_/a?id=abort-0123456789-$_"), body => $body)->{status},
+    is(curl($n->url("/$_/a?id=abort-0123456789-$_"), body => body())->{status},
         502, "$_: refused") for qw/ later denied reset /;
     ok((wait_for { $later->begun('abort') == 1 }), 'aborted once');
     is(totals($n)->{abortsWaiting}, 3, 'to be aborted');
@@ -210,56 +143,6 @@ subtest 'an abort while parts are on their way' => sub {
 };
 
 
-# What a leaving worker cannot abort, a worker of the new configuration does.
-subtest 'debts over a reload' => sub {
-    my $fake = $t->fake(on => { part => { status => 403 },
-        abort => [ ({ status => 500 }) x 2, {}, { status => 404 } ] });
-    $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
-    is(curl($n->url('/fake/a?id=debt-0123456789abc'), body => $body)->{status},
-        502, 'refused');
-    ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
-    my ($old) = $n->workers;
-    my $u = half($n, '/upload/', 'holds-0123456789');
-    ok(stored($n, $u), 'something keeps the worker');
-    ok($n->reload, 'a reload');
-    ok((wait_for { $fake->begun('abort') >= 3 } 8), 'aborted');
-    is_deeply([$n->leaving_workers], [$old], 'before the old one has left');
-    is(state_of($n, 'debt-0123456789abc'), 'failed', 'the record');
-    is(rest($u), 201, 'what kept the worker is stored');
-    ok((wait_for { !$n->leaving_workers }), 'which leaves');
-    is(scalar(lines($n, qr/stays open/)), 0, 'nothing stays open');
-
-    # where the endpoint is no more
-    my $deaf = $t->fake(on => { part => { status => 403 },
-        abort => { status => 500 } });
-    $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
-    $n->conf($conf);
-    ok($n->reload, 'another configuration');
-    is(curl($n->url('/deaf/a?id=moved-0123456789ab'), body => $body)->{status},
-        502, 'refused');
-    ok((wait_for { $deaf->begun('abort') }), 'not aborted');
-    $n->{tokens}{LOCATIONS} = '';
-    $n->conf($conf);
-    ok($n->reload, 'and another');
-    my $nowhere = qr/\[warn\].*upload "fake-\S+" stays open: no location has its/;
-    ok((wait_for { lines($n, $nowhere) } 8), 'is told of');
-    like((lines($n, $nowhere))[0], qr/transfer: moved-\S+, bucket: "bucket"/,
-        'by name');
-    my $tries = $deaf->begun('abort');
-    kill 'KILL', $n->workers;
-    ok((wait_for { 2 == lines($n, $nowhere) } 8),
-        'by the next worker as well');
-    $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
-    $n->conf($conf);
-    ok($n->reload, 'the endpoint is back');
-    ok((wait_for { $deaf->begun('abort') > $tries } 8), 'so are the aborts');
-    ok($n->quit, 'leaves');
-    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: moved-/)), 1,
-        'what stays open');
-};
-
-
 # an id whose former upload is still to be aborted
 subtest 'another attempt while the former one is open' => sub {
     my $fake = $t->fake(on => { part => [ { status => 403 } ],
@@ -267,10 +150,10 @@ subtest 'another attempt while the former one is open' => sub {
     $t->token(LOCATIONS => locations(fake => $fake));
     my $n = $t->nginx($conf);
     my $id = 'anew-0123456789ab';
-    is(curl($n->url("/fake/a?id=$id"), body => $body)->{status}, 502,
+    is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 502,
         'refused');
     ok((wait_for { $fake->begun('abort') }), 'not aborted');
-    is(curl($n->url("/fake/a?id=$id"), body => $body)->{status}, 201,
+    is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 201,
         'another attempt');
     is(state_of($n, $id), 'completed', 'its record');
     is(scalar @{curl($n->url('/status/'))->{json}{transfers}}, 1,
@@ -285,26 +168,6 @@ subtest 'another attempt while the former one is open' => sub {
     is(scalar keys %aborted, 1, 'and that alone');
     ok((wait_for { totals($n)->{abortsWaiting} == 0 } 15), 'at last');
     is(totals($n)->{slotsUsed}, 1, 'one slot');
-};
-
-
-subtest 'a worker killed while S3 completes' => sub {
-    my $fake = $t->fake(on => { complete => { delay => 60 },
-        abort => { status => 404 } });
-    $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
-    my $c = curl_start($n->url('/fake/a?id=complete-0123456789'),
-        file => data(12 * MB));
-    ok((wait_for { $fake->begun('complete') }), 'it completes');
-    my $killed = time;
-    kill 'KILL', $n->workers;
-    ok((wait_for { $fake->begun('abort') } 10), 'aborted');
-    my ($abort) = $fake->requests('abort');
-    cmp_ok($abort->{time} - $killed, '>=', 2, 'not before s3_retry_timeout');
-    is($fake->begun('abort'), 1, 'once: S3 does not know it any more');
-    is(totals($n)->{orphansAborted}, 0, 'not counted as aborted');
-    is(state_of($n, 'complete-0123456789'), 'failed', 'the record');
-    $c->kill;
 };
 
 

@@ -8,10 +8,10 @@ use strict;
 use warnings;
 
 use lib 't/lib';
-use Digest::SHA qw/ sha256_hex /;
 use Test::More;
 use Time::HiRes qw/ sleep time /;
 use S3T;
+use S3T::Open;
 use S3T::Util qw/ wait_exit /;
 
 my $t = S3T->new;
@@ -20,7 +20,7 @@ my $redis = $t->own_redis;
 $redis->cmd(qw/ ACL SETUSER cut on >cutpass ~* &* +@all /);
 $t->secret('cutpass');
 
-use constant { SET => 'transfer:#open', PART => 5 * MB };
+use constant SET => 'transfer:#open';
 
 my $conf = <<'EOC';
 %%MAIN%%
@@ -48,47 +48,18 @@ EOC
 
 $t->token(USER => '', OWN => $redis->{port});
 
-my $body = read_file(data(8 * PART)->{path});
-
 sub instance {
     my (%o) = @_;
     $t->token(USER => delete $o{user} || '');
     return $t->nginx($conf, %o);
 }
 
-sub status { curl($_[0]->url("/status/$_[1]"))->{json} || {} }
-sub totals { status($_[0], '')->{totals} }
-
-sub lines {
-    my ($n, $pattern) = @_;
-    return grep { $_ =~ $pattern } split /\n/, $n->log;
-}
-
-# An upload of some parts and a little more.
-sub begin {
-    my ($n, $id, $parts) = @_;
-    my $c = $t->raw($n->port);
-    my $u = { c => $c, id => $id, key => "upload/$id", sent => 0 };
-    $c->send("PUT /upload/$id?id=$id HTTP/1.1\r\nHost: a\r\nContent-Length: "
-        . length($body) . "\r\n\r\n");
-    more($n, $u, $parts * PART + 1000);
+# An upload of which a part is stored.
+sub upload {
+    my ($n, $id) = @_;
+    my $u = begin($t->raw($n->port), '/upload/', $id, 1);
+    stored($n, $u) or die "$id: no part";
     return $u;
-}
-
-sub more {
-    my ($n, $u, $bytes) = @_;
-    $u->{c}->send(substr $body, $u->{sent}, $bytes);
-    $u->{sent} += $bytes;
-    my $parts = int $u->{sent} / PART;
-    return wait_for { (status($n, $u->{id})->{partsStored} || 0) >= $parts } 15;
-}
-
-sub finish {
-    my ($u, $name) = @_;
-    $u->{c}->send(substr $body, $u->{sent});
-    is(($u->{c}->response(30) || {})->{status}, 201, "$name: stored");
-    is_deeply([$s3->sha256($u->{key})], [sha256_hex($body), length $body],
-        "$name: whole");
 }
 
 sub names { @{$redis->cmd('ZRANGE', SET, 0, -1)} }
@@ -103,7 +74,6 @@ sub entry {
 }
 
 sub nothing_left { !@{$redis->cmd('KEYS', SET . '*')} }
-sub open_keys { sort map { $_->[0] } $s3->uploads }
 
 # all of an nginx at once; what it left
 sub kill_all {
@@ -115,30 +85,12 @@ sub kill_all {
     return time;
 }
 
-# An entry that somebody else wrote, long overdue.
-sub write_entry {
-    my ($name, %of) = @_;
-    $redis->cmd('HSET', SET . ":$name", %of);
-    $redis->cmd('ZADD', SET, 1, $name);
-}
-
-# An open upload that no nginx knows: its id.
-sub foreign {
-    my ($key) = @_;
-    my $r = $s3->request('POST', $s3->path($key), query => { uploads => '' });
-    my ($id) = $r->{content} =~ m{<UploadId>(.*?)</UploadId>};
-    $r = $s3->request('PUT', $s3->path($key), body => 'theirs',
-        query => { uploadId => $id, partNumber => 1 });
-    die "foreign: $r->{status}" if $r->{status} != 200;
-    return $id;
-}
-
 my $rgw = 'http://127.0.0.1:' . $t->server('RGW_PORT');
 
 
 subtest 'an entry' => sub {
     my $n = instance(workers => 2);
-    my $u = begin($n, 'entry-0123456789ab', 1);
+    my $u = upload($n, 'entry-0123456789ab');
     my $e = entry($u);
     my ($upload) = $s3->uploads;
     is_deeply({ %{$e->{of}}, boot => 'b' }, { endpoint => $rgw,
@@ -156,24 +108,24 @@ subtest 'an entry' => sub {
     $redis->cmd('ZADD', SET, 1, $e->{name});
     sleep 0.5;
     cmp_ok(entry($u)->{score}, '>', $e->{score}, 'it is its instance\'s own');
-    is_deeply([open_keys()], [$u->{key}], 'open');
+    is_deeply([open_keys($s3)], [$u->{key}], 'open');
     is(scalar(lines($n, qr/orphan|left alone/)), 0, 'nobody asked S3');
 
     $redis->cmd('FLUSHALL');
     ok((wait_for { entry($u) } 3), 'lost, it comes again');
     cmp_ok($redis->cmd('PTTL', SET . ":$e->{name}"), '>', 6 * 86400e3,
         'not for ever');
-    finish($u, 'it');
+    finish($s3, $u, 'it');
     ok((wait_for { nothing_left() }), 'no key is left');
 
-    $u = begin($n, 'given-up-0123456789', 1);
+    $u = upload($n, 'given-up-0123456789');
     ok(entry($u), 'another');
     $u->{c}->close;
     ok((wait_for { nothing_left() }), 'aborted, none either');
     is(curl($n->url('/upload/small'), body => 'x')->{status}, 201, 'PutObject');
     ok(nothing_left(), 'leaves none');
 
-    $u = begin($n, 'killed-0123456789', 1);
+    $u = upload($n, 'killed-0123456789');
     kill 'KILL', $n->workers;
     ok((wait_for { !$s3->uploads } 8), 'a killed worker\'s is aborted');
     ok((wait_for { nothing_left() } 8), 'and none is left');
@@ -185,9 +137,9 @@ subtest 'an entry' => sub {
 subtest 'all of an nginx is killed' => sub {
     my @others = map { instance(workers => 2) } 1, 2;
     my $n = instance(workers => 2);
-    my $foreign = foreign('upload/theirs');
-    my @u = map { begin($n, "gone-0123456789-$_", 1) } 1 .. 3;
-    my $live = begin($others[0], 'live-0123456789-x', 1);
+    my $foreign = foreign($s3, 'upload/theirs');
+    my @u = map { upload($n, "gone-0123456789-$_") } 1 .. 3;
+    my $live = upload($others[0], 'live-0123456789-x');
     my $e = entry($u[0]);
     my $killed = kill_all($n);
     sleep 1.7;
@@ -195,7 +147,7 @@ subtest 'all of an nginx is killed' => sub {
     ok((wait_for { $s3->uploads == 2 } 12), 'then it is')
         or diag explain [$s3->uploads];
     cmp_ok(time - $killed, '>', 2.4, 'after three leases');
-    is_deeply([open_keys()], [$live->{key}, 'upload/theirs'],
+    is_deeply([open_keys($s3)], [$live->{key}, 'upload/theirs'],
         'not what lives, nor what is another\'s');
     ok((wait_for { names() == 1 }), 'their entries are gone');
     is((names())[0], entry($live)->{name}, 'that of the living stays');
@@ -205,11 +157,11 @@ subtest 'all of an nginx is killed' => sub {
         @others;
     is(scalar(grep { /transfer: gone-\S+\.\d+, bucket: .*, key: "upload\/gone/ }
         @told), 3, 'and told of');
-    finish($live, 'what lives');
+    finish($s3, $live, 'what lives');
 
     # the next start
     $_->quit for @others;
-    my $u = begin($n->start, 'next-0123456789ab', 1);
+    my $u = upload($n->start, 'next-0123456789ab');
     $killed = kill_all($n);
     $n->start;
     ok((wait_for { $s3->uploads == 1 } 12), 'the next start aborts as well');
@@ -223,80 +175,29 @@ subtest 'all of an nginx is killed' => sub {
 subtest 'cut off from Redis' => sub {
     my $other = instance();
     my $n = instance(user => 'cut:cutpass@');
-    my $u = begin($n, 'alone-0123456789a', 1);
+    my $u = upload($n, 'alone-0123456789a');
     ok(entry($u), 'an upload');
     $redis->cmd(qw/ ACL SETUSER cut off /);
     $redis->cmd(qw/ CLIENT KILL USER cut /);
-    for (1 .. 5) {
+    for (1 .. 3) {
         sleep 1.2;
-        ok(more($n, $u, PART), 'another part');
+        feed($u, 5 * MB);
+        ok(stored($n, $u), 'another part');
     }
-    is_deeply([open_keys()], [$u->{key}], 'open');
+    is_deeply([open_keys($s3)], [$u->{key}], 'open');
     ok((wait_for { lines($other, qr/"\S+" lives without redis, it is left/) }),
         'the other one asked S3');
     ok(entry($u)->{of}{boot}, 'the entry stays');
     my $score = entry($u)->{score};
     $redis->cmd(qw/ ACL SETUSER cut on /);
-    ok((wait_for { status($n, '')->{totals}{redis}{up} } 12), 'back again');
+    my $parts = 0;
+    until (totals($n)->{redis}{up} || $parts++ == 3) {
+        feed($u, 5 * MB);
+        wait_for { totals($n)->{redis}{up} } 2;
+    }
+    ok(totals($n)->{redis}{up}, 'back again');
     ok((wait_for { entry($u)->{score} > $score }), 'it is renewed');
-    finish($u, 'it');
+    finish($s3, $u, 'it');
     ok((wait_for { nothing_left() }), 'nothing is left');
     ok($_->quit, 'leaves') for $n, $other;
-};
-
-
-subtest 'Redis comes later' => sub {
-    $redis->stop('KILL');
-    my $n = instance();
-    my $u = begin($n, 'early-0123456789a', 1);
-    is(status($n, $u->{id})->{state}, 'active', 'an upload without Redis');
-    my $done = begin($n, 'early-done-0123456', 1);
-    finish($done, 'another');
-    $redis->start;
-    ok((wait_for { names() } 15), 'Redis is there: so is the entry');
-    is_deeply([names()], [entry($u)->{name}], 'of what is open');
-    finish($u, 'it');
-    ok((wait_for { nothing_left() }), 'nothing is left');
-    ok($n->quit, 'leaves');
-};
-
-
-subtest 'what is left alone' => sub {
-    my $id = foreign('upload/old');
-    my $new = foreign('upload/new');
-    my %of = (endpoint => $rgw, bucket => $t->bucket, key => 'upload/old',
-        uploadId => $id, boot => 'x' x 32, lease => 1000);
-    write_entry("elsewhere-0123.$_", %of, endpoint => 'http://other.test')
-        for 1 .. 20;
-    write_entry('bucket-01234567.1', %of, bucket => 'another-bucket');
-    write_entry('malformed-0123.1', %of, key => "a\nb");
-    write_entry('lease-01234567.1', %of, key => 'upload/new', uploadId => $new,
-        lease => 60_000);
-    $redis->cmd('ZADD', SET, 1, 'nothing-0123.1');
-    my $n = instance();
-    ok((wait_for { lines($n, qr/"\Q$new\E" lives without redis/) } 8),
-        'a younger part than three leases of its own');
-    ok((wait_for { !defined $redis->cmd('ZSCORE', SET, 'nothing-0123.1') }),
-        'a name without an entry goes');
-    sleep 1;
-    is_deeply([open_keys()], [qw{ upload/new upload/old }], 'both are open');
-    my @told = lines($n, qr/of another instance is left open: no location has/);
-    is(scalar @told, 21, 'what is not in the configuration is told of, once');
-    like($told[0], qr/\[warn\].*"\Q$id\E".* its endpoint "http\S+" and bucket/,
-        'by name');
-    is(scalar(lines($n, qr/its text is malformed/)), 1, 'so is nonsense');
-    is(scalar names(), 23, 'the entries stay');
-
-    sleep 2;
-    write_entry('old-0123456789.1', %of);
-    ok((wait_for { join(',', open_keys()) eq 'upload/new' } 10),
-        'an old one is aborted, with the keys that may');
-    ok((wait_for { !defined $redis->cmd('ZSCORE', SET, 'old-0123456789.1') }),
-        'its entry goes');
-    write_entry('gone-01234567.1', %of);
-    ok((wait_for { !defined $redis->cmd('ZSCORE', SET, 'gone-01234567.1') } 8),
-        'what S3 does not know goes as well');
-    is(totals($n)->{orphansAborted}, 1, 'counted');
-    $s3->abort('upload/new', $new);
-    $redis->cmd('FLUSHALL');
 };
