@@ -495,16 +495,7 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
         return;
     }
 
-    ngx_s3_pool_leave(t->conf->pool, &t->waiter);
-
-    if (t->granted) {
-        ngx_s3_pool_release(t->conf->pool, t->granted);
-        t->reserved -= t->granted;
-        t->granted = 0;
-    }
-
-    part = t->part;
-    t->part = NULL;
+    part = ngx_s3_fill_end(t);
 
     if (part) {
         ngx_s3_part_free(t, part);

@@ -122,9 +122,8 @@ struct ngx_s3_transfer_s {
     uint64_t                 *sizes;     /* likewise, bytes */
     ngx_uint_t                netags;    /* room in both */
 
-    ngx_uint_t                reserved;  /* blocks */
-    ngx_s3_waiter_t           waiter;
-    ngx_uint_t                granted;   /* blocks that the line gave us */
+    ngx_s3_share_t            share;     /* memory of the part being filled */
+    ngx_uint_t                kept;      /* blocks of parts that are whole */
 
     ngx_str_t                 upload_id;
     ngx_s3_call_t             call;      /* all but the parts: one at a time */
@@ -136,6 +135,8 @@ struct ngx_s3_transfer_s {
     ngx_event_t               timer;     /* plain: the worker waits for us */
 
     unsigned                  starved:1; /* feed ended with NGX_AGAIN */
+    unsigned                  squeezed:1;    /* others need the memory: what
+                                                makes a part is sent */
     unsigned                  whole:1;   /* the body is whole */
     unsigned                  single:1;  /* one PutObject */
     unsigned                  calling:1; /* call is on its way */
@@ -164,6 +165,10 @@ ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
  * NGX_ERROR: it has failed, DONE follows.
  */
 ngx_int_t ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in);
+
+/* The source has no more bytes at the moment: memory that it does not use may
+   be lent to others until it is fed again. */
+void ngx_s3_transfer_silent(ngx_s3_transfer_t *t);
 
 /* the body is whole: DONE follows */
 void ngx_s3_transfer_finish(ngx_s3_transfer_t *t);
