@@ -101,7 +101,7 @@ subtest 'stalled after 200 KB each' => sub {
     is_deeply($crowd->answers, {}, 'none was answered yet');
     $crowd->stop;
     ok(idle($n), 'all memory came back');
-    is($null->stats->{open_uploads}, 0, 'no upload is open');
+    ok(wait_for(sub { !$null->stats->{open_uploads} }), 'no upload is open');
     $n->quit;
 };
 
@@ -122,7 +122,7 @@ subtest 'stalled after 4.9 MB each' => sub {
     $crowd->stop;
     ok(idle($n), 'all memory came back');
     is($null->stats->{objects} - $objects, 1, 'one object');
-    is($null->stats->{open_uploads}, 0, 'no upload is open');
+    ok(wait_for(sub { !$null->stats->{open_uploads} }), 'no upload is open');
     $n->quit;
 };
 
@@ -144,7 +144,7 @@ subtest 'stalled after 8 MB each' => sub {
     is($stored->{bytesStored}, 60 * MB, 'all of it');
     $crowd->stop;
     ok(idle($n), 'all memory came back');
-    is($null->stats->{open_uploads}, 0, 'no upload is open');
+    ok(wait_for(sub { !$null->stats->{open_uploads} }), 'no upload is open');
     $n->quit;
 };
 
@@ -164,6 +164,29 @@ subtest 'many where two parts have room' => sub {
             '201 ' . (11 * MB + $i), "upload $i");
     }
     is($_->wait->{status}, 201, 'one that was there before') for @blocked;
+    ok(idle($n), 'all memory came back');
+    $n->quit;
+};
+
+# what came while there was room for it
+subtest 'stalled after 15 MB each, and others come later' => sub {
+    my $n = nginx('256m');
+    my $crowd = crowd($n, 15, '/', 'stalled-15000', send => 15_000_000,
+        length => 60 * MB);
+    ok(wait_for(sub { arrived($n, 'stalled-15000') == 15 * 15_000_000 }, 30),
+        'fifteen have room');
+    is(totals($n)->{partsStored}, 0, 'for parts that they do not finish');
+    my $r = body_gen($t->dir, $n->url('/active-15000'), 300 * MB)->wait;
+    is($r->{status}, 201, 'another one is stored');
+    ok(wait_for(sub {
+        my $list = curl($n->url('/transfers/?state=active'))->{json};
+        grep { $_->{bytesStored} > 14_000_000 } @{$list->{transfers}};
+    }), 'for which parts of the silent ones were sent');
+    $crowd->go_on(15);
+    ok(wait_for(sub { keys %{$crowd->answers} == 15 }, 60), 'they go on');
+    is_deeply([ grep { $_ != 201 } values %{$crowd->answers} ], [],
+        'and are stored');
+    $crowd->stop;
     ok(idle($n), 'all memory came back');
     $n->quit;
 };
