@@ -53,6 +53,10 @@ ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
         call->unknown = 1;
     }
 
+    if (rq->repeated) {
+        call->repeated = 1;
+    }
+
     if (rq->error == NGX_S3_E_NONE) {
         ngx_s3_answer_reply(call, rq, answer);
 
@@ -318,6 +322,15 @@ ngx_s3_answer_class(ngx_s3_call_t *call, ngx_s3_answer_t *answer)
 
     if (call->op == NGX_S3_COMPLETE && s3_str_eqs(code, "BadDigest")) {
         return S3_RETRY_NO;
+    }
+
+    /* two writers at once: S3 wants the object put once more, but a multipart
+       upload is lost by it (API Reference, both operations) */
+
+    if (call->op == NGX_S3_PUT
+        && s3_str_eqs(code, "ConditionalRequestConflict"))
+    {
+        return S3_RETRY_TRANSIENT;
     }
 
     /* an error, or nonsense, under 200 counts as 500 */

@@ -47,6 +47,7 @@ static ngx_int_t ngx_s3_api_learn_region(ngx_s3_api_t *a);
 static void ngx_s3_api_timer(ngx_event_t *ev);
 static void ngx_s3_api_fail(ngx_s3_api_t *a);
 static ngx_uint_t ngx_s3_api_client_status(ngx_s3_call_t *call);
+static ngx_uint_t ngx_s3_api_conditional(ngx_s3_call_t *call);
 static void ngx_s3_api_finish(ngx_s3_api_t *a, ngx_int_t rc);
 static void ngx_s3_api_destroy(ngx_s3_api_t *a);
 static void ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level,
@@ -64,6 +65,7 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     call->rc = NGX_ERROR;
     call->tries = 0;
     call->unknown = 0;
+    call->repeated = 0;
     call->clock = -1;
     call->message[0] = '\0';
 
@@ -138,6 +140,10 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     a->try_pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
     if (a->try_pool == NULL) {
         return NGX_ERROR;
+    }
+
+    if (rq->sent) {
+        call->repeated = 1;
     }
 
     ngx_memzero(rq, sizeof(ngx_s3_request_t));
@@ -452,6 +458,7 @@ static void
 ngx_s3_api_fail(ngx_s3_api_t *a)
 {
     u_char         *p;
+    ngx_uint_t      answer;
     ngx_s3_call_t  *call;
 
     call = a->call;
@@ -465,13 +472,14 @@ ngx_s3_api_fail(ngx_s3_api_t *a)
                      a->answer.cause);
     *p = '\0';
 
-    if (call->status == 404
-        && (call->op == NGX_S3_HEAD
-            || (call->op == NGX_S3_LIST_PARTS
-                && ngx_strcmp(call->code, "NoSuchBucket") != 0)))
-    {
-        /* an answer to the question */
+    /* to the question */
 
+    answer = (call->status == 404
+              && (call->op == NGX_S3_HEAD
+                  || (call->op == NGX_S3_LIST_PARTS
+                      && ngx_strcmp(call->code, "NoSuchBucket") != 0)));
+
+    if (answer || (call->soft && ngx_s3_call_refused(call))) {
         ngx_s3_api_log(a, NGX_LOG_INFO, NULL);
 
     } else {
@@ -480,6 +488,24 @@ ngx_s3_api_fail(ngx_s3_api_t *a)
     }
 
     ngx_s3_api_finish(a, NGX_ERROR);
+}
+
+
+ngx_uint_t
+ngx_s3_call_refused(ngx_s3_call_t *call)
+{
+    switch (call->status) {
+
+    case 408:
+    case 429:
+        return 0;
+
+    case 501:
+        return 1;
+
+    default:
+        return call->status >= 300 && call->status < 500;
+    }
 }
 
 
@@ -495,9 +521,7 @@ ngx_s3_api_client_status(ngx_s3_call_t *call)
         return 500;
     }
 
-    /* our client's own If-Match or If-None-Match */
-
-    conditional = (call->op == NGX_S3_PUT || call->op == NGX_S3_COMPLETE);
+    conditional = ngx_s3_api_conditional(call);
 
     if (conditional
         && (call->status == 412 || s3_str_eqs(code, "PreconditionFailed")
@@ -519,6 +543,28 @@ ngx_s3_api_client_status(ngx_s3_call_t *call)
                 || call->error == NGX_S3_E_READ_TIMEOUT);
 
     return s3_retry_client_status(call->status, code, timedout);
+}
+
+
+/* it carries If-Match or If-None-Match */
+
+static ngx_uint_t
+ngx_s3_api_conditional(ngx_s3_call_t *call)
+{
+    ngx_uint_t   i;
+    s3_field_t  *f;
+
+    f = call->headers ? call->headers->elts : NULL;
+
+    for (i = 0; f && i < call->headers->nelts; i++) {
+        if (s3_str_case_eqs(f[i].name, "if-match")
+            || s3_str_case_eqs(f[i].name, "if-none-match"))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -77,6 +77,7 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
     rq->sent = 0;
     rq->answered = 0;
     rq->resent = 0;
+    rq->repeated = 0;
     rq->state = NULL;
 
     rq->fields = ngx_array_create(rq->pool, 16, sizeof(s3_field_t));
@@ -676,6 +677,7 @@ ngx_s3_client_lost(ngx_s3_client_t *cl, ngx_int_t rc)
         cl->sc = NULL;
         cl->retried = 1;
         rq->resent = cl->written;
+        rq->repeated = (rq->sent > 0);
 
         if (ngx_s3_client_open(cl, 1) != NGX_OK) {
             ngx_s3_reason(rq->reason, "no memory");

@@ -42,6 +42,8 @@ struct ngx_s3_request_s {
     unsigned            resent:1;    /* all of it was written on an idle
                                         connection before, which then closed
                                         without an answer */
+    unsigned            repeated:1;  /* likewise, but some of the body is
+                                        enough */
 
     /* private */
     void               *state;

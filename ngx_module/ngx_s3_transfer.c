@@ -371,6 +371,12 @@ ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
 {
     ngx_int_t  rc;
 
+    rc = ngx_s3_check_early(t);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
     rc = (t->plan.total == 0) ? NGX_OK : ngx_s3_transfer_reserve_part(t);
 
     if (rc == NGX_OK) {
@@ -381,6 +387,16 @@ ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
     }
 
     return rc;
+}
+
+
+void
+ngx_s3_transfer_checked(ngx_s3_transfer_t *t)
+{
+    if (ngx_s3_transfer_admit(t) == NGX_OK) {
+        t->starved = 1;
+        ngx_s3_transfer_post(t);
+    }
 }
 
 
@@ -802,7 +818,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
 
-    if (t->state != NGX_S3_T_WAITING) {
+    if (t->state != NGX_S3_T_WAITING || t->calling) {
         return;
     }
 
