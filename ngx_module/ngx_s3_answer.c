@@ -171,7 +171,11 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     }
 
     answer->class = ngx_s3_answer_class(call, answer);
-    answer->fresh = (rq->status >= 500);
+
+    /* another connection leads to another of S3's servers */
+
+    answer->fresh = (answer->class == S3_RETRY_TRANSIENT
+                     || answer->class == S3_RETRY_THROTTLE);
 
     if (ngx_s3_answer_makes(call)
         && (rq->status >= 500 || (success && answer->class != S3_RETRY_NO)))

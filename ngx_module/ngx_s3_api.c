@@ -6,8 +6,9 @@
 
 
 #define NGX_S3_API_POOL           4096
-/* between two reads, while S3 puts the parts together */
+/* between two reads, while S3 puts the parts together, and for all of that */
 #define NGX_S3_API_COMPLETE_WAIT  60000      /* ms */
+#define NGX_S3_API_COMPLETE_ALL   1800000
 /* of an upload id, in a log line */
 #define NGX_S3_API_LOG_ID         256
 
@@ -173,6 +174,8 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     if (call->op == NGX_S3_COMPLETE) {
         rq->read_timeout = ngx_max(rq->endpoint->read_timeout,
                                    NGX_S3_API_COMPLETE_WAIT);
+        rq->answer_timeout = ngx_max(4 * rq->endpoint->read_timeout,
+                                     NGX_S3_API_COMPLETE_ALL);
     }
 
     ngx_log_debug3(NGX_LOG_DEBUG_EVENT, call->log, 0,
@@ -323,7 +326,10 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
     case S3_RETRY_THROTTLE:
         r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
         *delay = s3_retry_delay(a->answer.class, call->tries, r);
-        *delay = ngx_max(*delay, call->retry_after);
+
+        /* S3 tells all of its clients the same: they come back one by one */
+
+        *delay += call->retry_after;
         break;
 
     case S3_RETRY_CLOCK:

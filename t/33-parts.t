@@ -11,6 +11,7 @@ use IO::Select;
 use IO::Socket::INET;
 use Test::More;
 use S3T;
+use S3T::Null qw/ body_gen /;
 
 use constant PART => 5 * MB;
 
@@ -224,6 +225,13 @@ my $proxy = spawn({}, sub {
 close $listener;
 
 
+# a fault at every third part: cut in the middle, refused before or after it was
+# read; it takes no part that is not the pattern's, and no list of parts that do
+# not tile it
+my $null = S3T::Null->new($t->dir, qw/ --verify --early 9 --reset 8
+    --slowdown 7 /);
+
+
 my $locations = join '', map {
     my $conf = $_->{conf} || '';
     "        location /$_->{name}/ { s3_endpoint " . $_->{fake}->url
@@ -245,6 +253,8 @@ http {
         location /transfers/ { s3_status; }
         location /real/ { s3_endpoint http://127.0.0.1:$proxy_port;
             s3_bucket %%BUCKET%%; s3_keepalive 0; s3_upload; }
+        location /null/ { s3_endpoint @{[$null->url]}; s3_bucket bucket;
+            s3_part_size 8m; s3_part_concurrency 6; s3_upload; }
 $locations
     }
 }
@@ -348,3 +358,13 @@ subtest 'a real S3 in which a short try won' => sub {
 };
 
 end_child($proxy);
+
+subtest '2 GiB, and a fault at every third part' => sub {
+    my $r = body_gen($t->dir, $n->url('/null/x'), 2 * GB)->wait;
+    is($r->{status}, 201, 'stored') or diag explain $r;
+    my $stats = $null->stats;
+    note "$stats->{faults} faults of $stats->{part} requests";
+    cmp_ok($stats->{faults} / $stats->{part}, '>', 0.3, 'a third of them');
+    cmp_ok($stats->{list_parts}, '==', 1, 'one list for all parts');
+    is("@$stats{qw/ bad objects open_uploads /}", '0 1 0', 'byte-exact');
+};
