@@ -88,6 +88,7 @@ my $internal = refusal(500, 'InternalError');
 my $lost = { close => 'before' };
 my $gone = refusal(404, 'NoSuchUpload');
 my $none = free_port();
+my $port;
 
 
 # A real S3's refusals, which no other try would change
@@ -264,6 +265,19 @@ case('trap-id', on => { create => { body => '<InitiateMultipartUploadResult>'
     status => 502, code => 'BadGateway', count => { create => 3 },
     message => qr/with too long an UploadId/);
 
+# what ends a line of a log or of our answer
+case('trap-line', on => { create => { body => '<InitiateMultipartUploadResult>'
+        . '<UploadId>u&#10;2026/01/01 00:00:00 [emerg] 1#1: a lie</UploadId>'
+        . '</InitiateMultipartUploadResult>' } }, body => $large,
+    status => 502, code => 'BadGateway', count => { create => 3 },
+    message => qr/200 "S3 answered with a malformed UploadId"/);
+
+$port = free_port();
+case('trap-field', port => $port, body => $large, on => { complete => { body =>
+        '<CompleteMultipartUploadResult><ETag>"e"&#13;&#10;X-Evil: 1</ETag>'
+        . '</CompleteMultipartUploadResult>' }, head => object($port, PART + 1) },
+    count => { complete => 1, head => 1 }, etag => '"of-the-object"');
+
 case('trap-error', on => { put => { status => 400, body => "$bomb<Error><Code>"
         . '&a9;</Code></Error>' } }, status => 502, code => 'BadGateway',
     count => { put => 1 }, message => qr/^PutObject failed: 400$/);
@@ -438,7 +452,7 @@ case('late-always', on => { complete => $late }, body => $large,
 case('complete-empty', on => { complete => [ { body => '' } ] },
     body => $large, count => { complete => 2 });
 
-my $port = free_port();
+$port = free_port();
 case('no-result-etag', port => $port, body => $large,
     on => { complete => { body => '<CompleteMultipartUploadResult>'
         . '<Key>k</Key></CompleteMultipartUploadResult>' },
@@ -742,6 +756,9 @@ subtest 'clock, region and keys' => sub {
         "signed for the region: $_->{op}")
         for (requests('region-400'))[1 .. 4];
 };
+
+is($cases{'trap-field'}{response}{headers}{'x-evil'}, undef,
+    'S3 sets no header of ours');
 
 subtest 'conditions' => sub {
     is($_->{headers}{'if-none-match'}, '*', "If-None-Match: $_->{op}")
