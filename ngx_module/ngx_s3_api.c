@@ -89,10 +89,14 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     a->timer.log = call->log;
 
     if (ngx_s3_op_build(call, pool, &a->op) != NGX_OK
-        || ngx_s3_api_try(a) != NGX_OK)
+        || (call->delay == 0 && ngx_s3_api_try(a) != NGX_OK))
     {
         ngx_s3_api_destroy(a);
         return NGX_ERROR;
+    }
+
+    if (call->delay) {
+        ngx_add_timer(&a->timer, call->delay);
     }
 
     call->state = a;

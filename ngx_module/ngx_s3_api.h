@@ -98,6 +98,7 @@ struct ngx_s3_call_s {
     ngx_s3_part_etag_t   *parts;     /* COMPLETE: nparts in order */
     ngx_uint_t            nparts;
     off_t                 object_size;       /* COMPLETE */
+    ngx_msec_t            delay;     /* before the first try */
     unsigned              soft:1;    /* HEAD, LIST_PARTS: that S3 refuses it is
                                         an answer like another */
     ngx_s3_call_pt        handler;   /* called once, never from start() */

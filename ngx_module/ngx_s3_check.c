@@ -12,6 +12,11 @@
 /* ms; a PutObject that follows the first look so soon needs no second one */
 #define NGX_S3_CHECK_FRESH  1000
 
+/* lists that differ, before it is believed: there are servers that list late;
+   ms between the first two, then twice as long */
+#define NGX_S3_CHECK_LISTS  4
+#define NGX_S3_CHECK_WAIT   300
+
 
 static void ngx_s3_check_look(ngx_s3_transfer_t *t);
 static void ngx_s3_check_looked(ngx_s3_call_t *call);
@@ -25,6 +30,7 @@ static ngx_uint_t ngx_s3_check_next(ngx_s3_transfer_t *t);
 static void ngx_s3_check_list(ngx_s3_transfer_t *t, ngx_uint_t first);
 static void ngx_s3_check_part(ngx_s3_call_t *call, const s3_xml_part_t *part);
 static void ngx_s3_check_listed(ngx_s3_call_t *call);
+static void ngx_s3_check_differs(ngx_s3_transfer_t *t);
 static void ngx_s3_check_unlisted(ngx_s3_transfer_t *t, ngx_s3_call_t *call);
 
 
@@ -238,6 +244,7 @@ ngx_s3_check_list(ngx_s3_transfer_t *t, ngx_uint_t first)
     call = ngx_s3_multipart_call(t, NGX_S3_LIST_PARTS, ngx_s3_check_listed);
 
     call->soft = 1;
+    call->delay = t->lists ? NGX_S3_CHECK_WAIT << (t->lists - 1) : 0;
     call->part_number = first - 1;
     call->max_parts = last - first + 1;
     call->listed = ngx_s3_check_part;
@@ -291,7 +298,7 @@ ngx_s3_check_listed(ngx_s3_call_t *call)
 {
     ngx_s3_transfer_t  *t = call->data;
 
-    ngx_uint_t  n;
+    ngx_uint_t  n, last;
 
     t->calling = 0;
 
@@ -301,13 +308,13 @@ ngx_s3_check_listed(ngx_s3_call_t *call)
         return;
     }
 
-    t->compared = call->part_number + call->max_parts;
+    last = call->part_number + call->max_parts;
 
     if (call->next_part) {
-        t->compared = ngx_min(t->compared, call->next_part);
+        last = ngx_min(last, call->next_part);
     }
 
-    for (n = call->part_number; n < t->compared; n++) {
+    for (n = call->part_number; n < last; n++) {
 
         if (t->etags[n].repeated && t->doubt.status == 0) {
 
@@ -321,14 +328,37 @@ ngx_s3_check_listed(ngx_s3_call_t *call)
     }
 
     if (t->doubt.status) {
-        ngx_log_error(NGX_LOG_ERR, t->log, 0, "s3 multipart upload \"%V\" is "
-                      "not completed: %s", &t->upload_id, t->doubt.message);
-
-        ngx_s3_transfer_fail(t, &t->doubt);
+        ngx_s3_check_differs(t);
         return;
     }
 
+    t->compared = last;
+    t->lists = 0;
+
     ngx_s3_check_finish(t);
+}
+
+
+static void
+ngx_s3_check_differs(ngx_s3_transfer_t *t)
+{
+    t->lists++;
+
+    if (t->lists < NGX_S3_CHECK_LISTS) {
+
+        ngx_log_error(NGX_LOG_WARN, t->log, 0, "s3 list of parts differs, it "
+                      "is asked again: %s", t->doubt.message);
+
+        ngx_memzero(&t->doubt, sizeof(ngx_s3_result_t));
+
+        ngx_s3_check_finish(t);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, t->log, 0, "s3 multipart upload \"%V\" is "
+                  "not completed: %s", &t->upload_id, t->doubt.message);
+
+    ngx_s3_transfer_fail(t, &t->doubt);
 }
 
 

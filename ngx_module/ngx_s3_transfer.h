@@ -135,6 +135,7 @@ struct ngx_s3_transfer_s {
     char                      etag[136]; /* of Complete's answer */
     ngx_uint_t                compared;  /* parts up to this number, where they
                                             were sent more than once */
+    ngx_uint_t                lists;     /* that did not show them so */
     ngx_msec_t                looked;    /* when a look at the object last
                                             found that the conditions hold */
 

@@ -319,6 +319,29 @@ case('create-fails', on => { create => $internal }, body => $large,
     message => qr/^CreateMultipartUpload failed: 500 InternalError "as scrip/,
     log => qr/request-id:fake, try 3 of 3/);
 
+# S3 may say 200 first and then think better of it
+case('error-under-200', on => { part => [ { headers => { ETag => '"e"' },
+        body => error('InternalError') } ] }, body => $large,
+    count => { part => 3, complete => 1 });
+
+case('error-under-200-always', on => { put => { headers => { ETag => '"e"' },
+        body => error('AccessDenied') } }, status => 502,
+    code => 'AccessDenied', count => { put => 1 },
+    message => qr/^PutObject failed: 200 AccessDenied/);
+
+case('interim', on => { put => { raw => ("HTTP/1.1 100 Continue\r\n\r\n") x 2
+        . "HTTP/1.1 200 OK\r\nETag: \"after-100\"\r\nContent-Length: 0"
+        . "\r\n\r\n" } }, count => { put => 1 }, etag => '"after-100"');
+
+case('interim-without-end', on => { put => { raw =>
+        "HTTP/1.1 100 Continue\r\n\r\n" x 20 } }, status => 502,
+    code => 'BadGateway', count => { put => 3, head => 1 },
+    message => qr/is not HTTP: too many interim replies/);
+
+case('many-fields', on => { put => { raw => "HTTP/1.1 200 OK\r\n"
+        . "x: y\r\n" x 100_000 } }, status => 502, code => 'BadGateway',
+    count => { put => 3 }, message => qr/is not HTTP: too /);
+
 case('too-slow', on => { part => [ refusal(400, 'RequestTimeout') ] },
     body => $large, count => { part => 3 });
 
