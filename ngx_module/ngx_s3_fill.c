@@ -25,7 +25,11 @@ ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
 {
     ngx_int_t  rc;
 
-    rc = NGX_OK;
+    rc = ngx_s3_check_early(t);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
     if (t->plan.total != 0) {
         rc = ngx_s3_fill_plan(t);
@@ -48,6 +52,16 @@ ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
     }
 
     return rc;
+}
+
+
+void
+ngx_s3_transfer_checked(ngx_s3_transfer_t *t)
+{
+    if (ngx_s3_transfer_admit(t) == NGX_OK) {
+        t->starved = 1;
+        ngx_s3_transfer_post(t);
+    }
 }
 
 

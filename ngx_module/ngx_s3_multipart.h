@@ -1,7 +1,7 @@
 /*
  * The S3 side of a transfer: its calls and what their answers mean. Shared by
- * ngx_s3_transfer.c, ngx_s3_fill.c, ngx_s3_part.c and
- * ngx_s3_multipart.c alone.
+ * ngx_s3_transfer.c, ngx_s3_fill.c, ngx_s3_part.c, ngx_s3_multipart.c and
+ * ngx_s3_check.c alone.
  */
 
 #ifndef NGX_S3_MULTIPART_H
@@ -64,8 +64,33 @@ void ngx_s3_multipart_pump(ngx_s3_transfer_t *t);
 /* the whole body as one object; part may be NULL: an empty one */
 void ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 
+/* all is checked: PutObject or CompleteMultipartUpload */
+void ngx_s3_multipart_make(ngx_s3_transfer_t *t);
+
 /* ends what is on its way and aborts what S3 holds, then closes */
 void ngx_s3_multipart_clean(ngx_s3_transfer_t *t);
+
+/* the transfer's own call, one at a time: to be filled, then begun; handler
+   clears t->calling. Where there is no memory the transfer fails. */
+ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
+    ngx_s3_call_pt handler);
+void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
+
+/* the transfer fails as the call did */
+void ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call);
+
+
+/* in ngx_s3_check.c */
+
+/* before the body is read: whether the object is such as the conditions want
+   it. NGX_OK: nothing stands against it; NGX_AGAIN: S3 is asked, and
+   ngx_s3_transfer_checked() follows unless the transfer fails by it;
+   NGX_ERROR: it has failed. */
+ngx_int_t ngx_s3_check_early(ngx_s3_transfer_t *t);
+
+/* once all is stored: ngx_s3_multipart_make() follows, at once or later, unless
+   the transfer fails */
+void ngx_s3_check_finish(ngx_s3_transfer_t *t);
 
 
 /* in ngx_s3_fill.c */
@@ -91,6 +116,9 @@ void ngx_s3_transfer_post(ngx_s3_transfer_t *t);
 
 void ngx_s3_transfer_set_state(ngx_s3_transfer_t *t,
     ngx_s3_transfer_state_e next);
+
+/* the first look found nothing against the transfer: it is admitted now */
+void ngx_s3_transfer_checked(ngx_s3_transfer_t *t);
 
 /* a part (or the object) was acknowledged: memory goes back, the source may go
    on */

@@ -538,7 +538,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
 
-    if (t->state != NGX_S3_T_WAITING) {
+    if (t->state != NGX_S3_T_WAITING || t->calling) {
         return;
     }
 

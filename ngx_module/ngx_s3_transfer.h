@@ -6,11 +6,12 @@
  *      │            │             │            │            ▲
  *      └────────────┴─────────────┴────────────┴─▶ CLEANING ┘
  *
- * WAITING    for the first reservation; the body is unread
+ * WAITING    for the look at the object that conditions need, and for the
+ *            first reservation; the body is unread
  * RECEIVING  bytes are fed
  * FLUSHING   the body is whole, parts are on their way
- * FINISHING  PutObject or Complete, and the look at the object where its
- *            answer was lost
+ * FINISHING  what has to be checked before, PutObject or Complete, and the
+ *            look at the object where its answer was lost
  * CLEANING   it failed or was given up, the record is final; what S3 still
  *            holds is being aborted
  *
@@ -130,6 +131,12 @@ struct ngx_s3_transfer_s {
     ngx_s3_result_t           doubt;     /* what the door is told unless a look
                                             at the object shows that it is ours
                                             */
+    char                      etag[136]; /* of Complete's answer */
+    ngx_uint_t                compared;  /* parts up to this number, where they
+                                            were sent more than once */
+    ngx_uint_t                lists;     /* that did not show them so */
+    ngx_msec_t                looked;    /* when a look at the object last
+                                            found that the conditions hold */
 
     ngx_event_t               wake;      /* posted: tells the door */
     ngx_event_t               timer;     /* plain: the worker waits for us */
@@ -140,7 +147,10 @@ struct ngx_s3_transfer_s {
     unsigned                  whole:1;   /* the body is whole */
     unsigned                  single:1;  /* one PutObject */
     unsigned                  calling:1; /* call is on its way */
-    unsigned                  doubtful:1;    /* the look is to decide */
+    unsigned                  checked:1; /* the first look is behind us */
+    unsigned                  repeated:1;    /* some part was sent twice */
+    unsigned                  unlisted:1;    /* and S3 does not say how it
+                                            stored it */
     unsigned                  done:1;    /* the result stands */
 };
 
