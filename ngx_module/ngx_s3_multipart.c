@@ -76,6 +76,16 @@ ngx_s3_multipart_create(ngx_s3_transfer_t *t)
         return;
     }
 
+    /* what cannot be named cannot be aborted either */
+
+    if (t->upload_id.data == NULL) {
+        t->upload_id.data = ngx_pnalloc(t->pool, S3_UPLOAD_ID_MAX);
+        if (t->upload_id.data == NULL) {
+            ngx_s3_multipart_no_memory(t);
+            return;
+        }
+    }
+
     ngx_s3_multipart_call(t, NGX_S3_CREATE, ngx_s3_multipart_created);
 
     t->call.headers = t->headers;
@@ -93,24 +103,7 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
 
     if (call->rc == NGX_OK) {
         t->upload_id.len = ngx_strlen(call->new_upload_id);
-        t->upload_id.data = ngx_pnalloc(t->pool, t->upload_id.len);
-
-        if (t->upload_id.data == NULL) {
-
-            /* what cannot be named cannot be aborted either */
-
-            ngx_log_error(NGX_LOG_CRIT, t->log, 0,
-                          "no memory for upload id \"%s\": the multipart "
-                          "upload stays open", call->new_upload_id);
-
-            t->upload_id.len = 0;
-            call->rc = NGX_ERROR;
-            call->client_status = 500;
-
-        } else {
-            ngx_memcpy(t->upload_id.data, call->new_upload_id,
-                       t->upload_id.len);
-        }
+        ngx_memcpy(t->upload_id.data, call->new_upload_id, t->upload_id.len);
     }
 
     if (t->state == NGX_S3_T_CLEANING) {
