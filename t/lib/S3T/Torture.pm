@@ -83,14 +83,17 @@ sub off {
     return $s->look;
 }
 
-# "function file:line" of each frame that has debug information
+# "function file:line" of each frame that has debug information, of the module
+# and of nginx
 sub names {
-    my (undef, $look, @paths) = @_;
-    my %path = map { (m{([^/]+)$})[0] => $_ } @paths;
+    my (undef, $look, $module_path, $binary) = @_;
+    my ($ours) = $module_path =~ m{([^/]+)$};
     my @names;
     for (@{$look->{stack}}) {
         my ($module, $offset) = /^(.*)\+(0x\w+)$/;
-        my $path = $path{$module};
+        # a process may have changed its name
+        my $path = $module eq $ours ? $module_path
+            : $module =~ /\.so/ ? undef : $binary;
         my @said = $path ? split /\n/,
             `addr2line -sfe $path @{[sprintf '0x%x', hex($offset) - 1]}` : ();
         push @names, @said && $said[0] ne '??' ? join(' ', @said) : $_;
