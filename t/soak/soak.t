@@ -233,8 +233,8 @@ sub end {
         }
     }
     if (!$right) {
-        push @wrong, $said . ($r->{json}{message} ? ": $r->{json}{message}"
-            : '');
+        push @wrong, join ': ', $said, grep { $_ } $r->{json}{message},
+            $r->{error};
         diag $wrong[-1];
     }
     my $kind = $u->{rate} ? 'slow' : $u->{stall} ? 'stalling' : $u->{kind};
@@ -243,7 +243,7 @@ sub end {
     $did{"$kind, $u->{how}"}{$right ? $end : 'wrong'}++;
     $bytes{$u->{where}} += $size || 0;
     forget($u) if defined $size;
-    unlink glob "$u->{client}{base}*" if $right;
+    unlink $u->{client}{base}, glob "$u->{client}{base}.*" if $right;
 }
 
 # those that are over
