@@ -347,6 +347,12 @@ mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 }
 
 
+/* the name that it has for 64-bit offsets */
+
+void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+    __attribute__((alias("mmap")));
+
+
 /* sockets */
 
 static int

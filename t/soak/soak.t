@@ -82,7 +82,7 @@ EOF
 
 my %nginx = map { $_ => $t->nginx($conf, workers => 2) } qw/ a b /;
 
-my (%did, @wrong, %bytes, @running, @at_kill);
+my (%did, @wrong, %bytes, @running, @at_kill, @later);
 my ($number, $reloads, $killed) = (0, 0, 0);
 
 
@@ -237,6 +237,7 @@ sub end {
             $r->{error};
         diag $wrong[-1];
     }
+    push @later, $u if $hit && !defined $size;
     my $kind = $u->{rate} ? 'slow' : $u->{stall} ? 'stalling' : $u->{kind};
     my $end = $hit && $r->{status} != 201 ? 'killed'
         : $r->{status} == 201 ? 'stored' : 'absent';
@@ -359,13 +360,22 @@ while (time < $began + $span && $number < $limit) {
     sleep 0.01;
 }
 
-my $loaded = time - $began;
 my @stays = grep { $_->{rate} } @running;
 diag sprintf '%d uploads begun in %.0f s, %d slow ones to wait for', $number,
-    $loaded, scalar @stays;
+    time - $began, scalar @stays;
 my %totals = map { $_ => idle($_) } qw/ a b /;
 my @last = workers_of($nginx{b});
 my @last_a = workers_of($nginx{a});
+
+
+# S3 may have had all of it when the worker was killed
+for my $u (@later) {
+    my $size = kept($u);
+    next if !defined $size;
+    forget($u);
+    push @wrong, "$u->{key}: $size of $u->{size} bytes after a kill"
+        if $size != $u->{size};
+}
 
 
 # The verdict
@@ -398,6 +408,7 @@ my $stats = $null->stats;
 is($stats->{bad}, 0, 'the null S3 refused nothing');
 is($stats->{open_uploads}, 0, 'no multipart upload is open there');
 is($stats->{objects}, 0, 'it is empty');
+is($stats->{stalled}, 0, 'it has not waited for a body for 20 s');
 cmp_ok($stats->{faults}, '>', $number / 50, 'though it failed all the time');
 my @open;
 wait_for { !(@open = $s3->uploads) } 10, 0.5;
