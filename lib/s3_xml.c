@@ -117,7 +117,8 @@ static const s3_xml_value_t  s3_xml_values[] = {
     { S3_XML_LIST_UPLOADS, 2, "IsTruncated", S3_XML_BOOL, 0, 0 },
     s3_xml_part("PartNumber", S3_XML_UINT, number),
     s3_xml_part("Size", S3_XML_UINT64, size),
-    s3_xml_part("ETag", S3_XML_TEXT, etag)
+    s3_xml_part("ETag", S3_XML_TEXT, etag),
+    s3_xml_part("LastModified", S3_XML_TEXT, last_modified)
 };
 
 

@@ -3,9 +3,6 @@
 
 static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
-static ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t,
-    ngx_s3_op_e op, ngx_s3_call_pt handler);
-static void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
 static void ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 static void ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call);
@@ -13,8 +10,13 @@ static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
 static ngx_int_t ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t,
     ngx_s3_part_t *part);
 static void ngx_s3_multipart_complete(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_put_object(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_finished(ngx_s3_call_t *call);
 static void ngx_s3_multipart_stored(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_confirm(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_confirmed(ngx_s3_call_t *call);
+static ngx_uint_t ngx_s3_multipart_ours(ngx_s3_transfer_t *t,
+    ngx_s3_call_t *call);
 static void ngx_s3_multipart_look(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_looked(ngx_s3_call_t *call);
 static void ngx_s3_multipart_unknown(ngx_s3_transfer_t *t);
@@ -23,8 +25,6 @@ static void ngx_s3_multipart_abort(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_aborted(ngx_s3_call_t *call);
 static void ngx_s3_multipart_result(ngx_s3_call_t *call,
     ngx_s3_result_t *result);
-static void ngx_s3_multipart_failed(ngx_s3_transfer_t *t,
-    ngx_s3_call_t *call);
 static void ngx_s3_multipart_no_memory(ngx_s3_transfer_t *t);
 
 
@@ -45,9 +45,7 @@ ngx_s3_multipart_init_call(ngx_s3_transfer_t *t, ngx_s3_call_t *call,
 }
 
 
-/* the transfer's own call, one at a time */
-
-static ngx_s3_call_t *
+ngx_s3_call_t *
 ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
     ngx_s3_call_pt handler)
 {
@@ -57,7 +55,7 @@ ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
 }
 
 
-static void
+void
 ngx_s3_multipart_begin(ngx_s3_transfer_t *t)
 {
     t->calling = 1;
@@ -153,7 +151,8 @@ ngx_s3_multipart_pump(ngx_s3_transfer_t *t)
     }
 
     if (t->state == NGX_S3_T_FLUSHING && t->nsending == 0) {
-        ngx_s3_multipart_complete(t);
+        ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
+        ngx_s3_check_finish(t);
     }
 }
 
@@ -250,11 +249,25 @@ ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     e = &t->etags[part->number - 1];
     e->number = part->number;
     e->crc32 = part->crc32;
+    e->repeated = part->call.repeated;
+    t->repeated |= e->repeated;
 
     (void) ngx_cpystrn((u_char *) e->etag, (u_char *) part->call.etag,
                        sizeof(e->etag));
 
     return NGX_OK;
+}
+
+
+void
+ngx_s3_multipart_make(ngx_s3_transfer_t *t)
+{
+    if (t->upload_id.len) {
+        ngx_s3_multipart_complete(t);
+
+    } else {
+        ngx_s3_multipart_put_object(t);
+    }
 }
 
 
@@ -264,8 +277,6 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
     uint32_t        crc32;
     ngx_uint_t      i;
     ngx_s3_call_t  *call;
-
-    ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
 
     call = ngx_s3_multipart_call(t, NGX_S3_COMPLETE,
                                  ngx_s3_multipart_finished);
@@ -295,18 +306,26 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
 void
 ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
-    s3_field_t     *f;
-    ngx_uint_t      i;
-    ngx_s3_call_t  *call;
-
     ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
-
-    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_finished);
 
     if (part) {
         ngx_queue_insert_tail(&t->sending, &part->queue);
         t->nsending++;
     }
+
+    ngx_s3_check_finish(t);
+}
+
+
+static void
+ngx_s3_multipart_put_object(ngx_s3_transfer_t *t)
+{
+    s3_field_t     *f;
+    ngx_uint_t      i;
+    ngx_queue_t    *q;
+    ngx_s3_call_t  *call;
+
+    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_finished);
 
     /* the request makes the object, so it carries the conditions as well */
 
@@ -324,8 +343,9 @@ ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     call->sha256 = t->conf->target->sign_payload ? (char *) S3_EMPTY_SHA256
                                                   : NULL;
 
-    if (part) {
-        ngx_s3_part_call(part, call);
+    if (!ngx_queue_empty(&t->sending)) {
+        q = ngx_queue_head(&t->sending);
+        ngx_s3_part_call(ngx_queue_data(q, ngx_s3_part_t, queue), call);
     }
 
     if (t->conf->target->crc32) {
@@ -349,15 +369,17 @@ ngx_s3_multipart_finished(ngx_s3_call_t *call)
     if (call->rc == NGX_OK) {
         ngx_s3_multipart_stored(t);
 
-        if (call->etag[0] == '\0') {
+        ngx_memcpy(t->etag, call->etag, sizeof(t->etag));
+
+        if (t->etag[0] == '\0' || t->unlisted) {
 
             /* Ceph answers a first Complete without it */
 
-            ngx_s3_multipart_look(t);
+            ngx_s3_multipart_confirm(t);
             return;
         }
 
-        ngx_s3_transfer_completed(t, call->etag);
+        ngx_s3_transfer_completed(t, t->etag);
         return;
     }
 
@@ -367,7 +389,6 @@ ngx_s3_multipart_finished(ngx_s3_call_t *call)
      */
 
     if (call->unknown) {
-        t->doubtful = 1;
         ngx_s3_multipart_result(call, &t->doubt);
         ngx_s3_multipart_look(t);
         return;
@@ -399,6 +420,68 @@ ngx_s3_multipart_stored(ngx_s3_transfer_t *t)
 }
 
 
+/* a look at the object that was made: its ETag, and whether it has all bytes */
+
+static void
+ngx_s3_multipart_confirm(ngx_s3_transfer_t *t)
+{
+    ngx_s3_call_t  *call;
+
+    call = ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_confirmed);
+    call->soft = 1;
+
+    ngx_s3_multipart_begin(t);
+}
+
+
+static void
+ngx_s3_multipart_confirmed(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    ngx_s3_result_t  result;
+
+    t->calling = 0;
+
+    /* where it is not ours, it is a newer one */
+
+    if (!ngx_s3_multipart_ours(t, call)) {
+        ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : NULL);
+        return;
+    }
+
+    if (call->size != -1 && (uint64_t) call->size != t->received) {
+
+        ngx_s3_result_set(&result, 502, "IncompleteObject", "");
+
+        *ngx_snprintf((u_char *) result.message, sizeof(result.message) - 1,
+                      "S3 stored %O of %uL bytes: the object is there and is "
+                      "not what was sent", call->size, t->received) = '\0';
+
+        ngx_log_error(NGX_LOG_ERR, t->log, 0, "s3 object is damaged: %s",
+                      result.message);
+
+        ngx_s3_transfer_fail(t, &result);
+        return;
+    }
+
+    ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : call->etag);
+}
+
+
+/* the transfer that made the object is this one, in this attempt */
+
+static ngx_uint_t
+ngx_s3_multipart_ours(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
+{
+    return call->rc == NGX_OK
+           && ngx_strlen(call->transfer_id) == t->object_id.len
+           && ngx_strncmp(call->transfer_id, t->object_id.data,
+                          t->object_id.len)
+              == 0;
+}
+
+
 static void
 ngx_s3_multipart_look(ngx_s3_transfer_t *t)
 {
@@ -413,23 +496,11 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
 {
     ngx_s3_transfer_t  *t = call->data;
 
-    ngx_uint_t          ours;
-
     t->calling = 0;
 
-    ours = (call->rc == NGX_OK
-            && ngx_strlen(call->transfer_id) == t->object_id.len
-            && ngx_strncmp(call->transfer_id, t->object_id.data,
-                           t->object_id.len)
-               == 0
-            && (uint64_t) call->size == t->received);
-
-    if (!t->doubtful) {
-        ngx_s3_transfer_completed(t, ours ? call->etag : NULL);
-        return;
-    }
-
-    if (ours) {
+    if (ngx_s3_multipart_ours(t, call)
+        && (uint64_t) call->size == t->received)
+    {
         ngx_log_error(NGX_LOG_NOTICE, t->log, 0,
                       "the answer was lost, the object is ours");
 
@@ -488,16 +559,7 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
         return;
     }
 
-    ngx_s3_pool_leave(t->conf->pool, &t->waiter);
-
-    if (t->granted) {
-        ngx_s3_pool_release(t->conf->pool, t->granted);
-        t->reserved -= t->granted;
-        t->granted = 0;
-    }
-
-    part = t->part;
-    t->part = NULL;
+    part = ngx_s3_fill_end(t);
 
     if (part) {
         ngx_s3_part_free(t, part);
@@ -507,11 +569,16 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
     ngx_s3_multipart_drop(t, &t->sending);
     t->nsending = 0;
 
-    if (t->calling) {
+    if (t->calling && t->call.op == NGX_S3_CREATE) {
 
-        /* CreateMultipartUpload: its answer names what is to be aborted */
+        /* its answer names what is to be aborted */
 
         return;
+    }
+
+    if (t->calling) {
+        ngx_s3_call_cancel(&t->call);
+        t->calling = 0;
     }
 
     if (t->upload_id.len) {
@@ -594,7 +661,7 @@ ngx_s3_multipart_result(ngx_s3_call_t *call, ngx_s3_result_t *result)
 }
 
 
-static void
+void
 ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
 {
     ngx_s3_result_t  result;
