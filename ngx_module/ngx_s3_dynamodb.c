@@ -302,7 +302,9 @@ ngx_s3_dynamodb_write(ngx_s3_store_t *store, const s3_record_t *record,
     if (s3_json_put_item(ngx_s3_to_str(dynamodb->table), record, &body)
         != S3_OK)
     {
-        return NGX_DECLINED;
+        /* memory may come, room never */
+
+        return body.overflow ? NGX_DECLINED : NGX_ERROR;
     }
 
     op = ngx_s3_dynamodb_op(dynamodb, "DynamoDB_20120810.PutItem", &body);

@@ -105,6 +105,16 @@ sub object {
     return $r->{status} == 200 ? $r->{headers}{'content-length'} : undef;
 }
 
+# what the store in DynamoDB holds of a transfer
+sub item {
+    my ($id) = @_;
+    my $r = $http{null}->post($null->url . '/', {
+        headers => { 'X-Amz-Target' => 'DynamoDB_20120810.GetItem' },
+        content => '{"TableName":"table","Key":{"transferId":{"S":"' . $id
+            . '"}}}' });
+    return ($r->{content} =~ /"state":\s*\{"S":\s*"(\w+)"/)[0];
+}
+
 sub alive {
     my ($pid) = @_;
     return (read_file("/proc/$pid/stat") || '') =~ /\) [^ZX] /;
@@ -242,6 +252,13 @@ sub uploaded {
     } 4, 0.01;
     push @bad, "$stored in Redis, state $state"
         if defined $stored && $stored ne $state;
+
+    my $item = item($id);
+    push @bad, "$item in DynamoDB, state $state"
+        if defined $item && $item ne $state && !wait_for {
+            $item = item($id);
+            $item eq $state;
+        } 4, 0.05;
 
     # a multipart upload whose name never came
     my $stats;
