@@ -173,9 +173,10 @@ ngx_s3_api_try(ngx_s3_api_t *a)
 
     rq->fresh = (fresh || call->op == NGX_S3_CREATE);
 
-    /* and what S3 has created must be known by its name */
+    /* and what S3 has created must be known by its name, as must be whether it
+       has completed it */
 
-    rq->ahead = (call->op == NGX_S3_CREATE);
+    rq->ahead = (call->op == NGX_S3_CREATE || call->op == NGX_S3_COMPLETE);
     rq->handler = ngx_s3_api_answered;
     rq->data = a;
 

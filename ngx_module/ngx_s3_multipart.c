@@ -430,7 +430,15 @@ ngx_s3_multipart_confirm(ngx_s3_transfer_t *t)
     call = ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_confirmed);
     call->soft = 1;
 
-    ngx_s3_multipart_begin(t);
+    t->calling = 1;
+
+    if (ngx_s3_call_start(call) != NGX_OK) {
+
+        /* no memory for a question does not undo what is stored */
+
+        t->calling = 0;
+        ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : NULL);
+    }
 }
 
 
@@ -487,7 +495,12 @@ ngx_s3_multipart_look(ngx_s3_transfer_t *t)
 {
     ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_looked);
 
-    ngx_s3_multipart_begin(t);
+    t->calling = 1;
+
+    if (ngx_s3_call_start(&t->call) != NGX_OK) {
+        t->calling = 0;
+        ngx_s3_multipart_unknown(t);
+    }
 }
 
 
