@@ -5,8 +5,8 @@
 # error answer or a retry that ends well, never a crash, a hang, a leak, a wrong
 # object, an upload left open or a record that stays active.
 #
-# N is sampled by a fixed seed: the first few, and some of all that an unharmed
-# run has. T_TORTURE=n: n times as many. T_TORTURE_SEED: others. T_TORTURE_ROW:
+# N is sampled by a fixed seed: the first few, some of the last, and some of all
+# that an unharmed run has. T_TORTURE=n: n times as many. T_TORTURE_SEED: others. T_TORTURE_ROW:
 # only the rows whose name matches; T_TORTURE_N: this N alone.
 
 use strict;
@@ -32,10 +32,14 @@ my $t = S3T->new(bucket => 0);
 my $null = S3T::Null->new($t->dir, '--verify', '--crc32', '--port', 0,
     '--tls-port', 0, '--cert', $t->certs . '/server.pem', '--key',
     $t->certs . '/server.key');
+# here each multipart upload ends with a look at the object
+my $losing = S3T::Null->new($t->dir, '--verify', '--crc32', '--complete-lost',
+    1);
 my $torture = S3T::Torture->new($t->dir);
 my $redis = $t->redis;
 
-$t->token(NULL => $null->url, NULL_TLS => $null->url('tls'));
+$t->token(NULL => $null->url, NULL_TLS => $null->url('tls'),
+    LOSING => $losing->url);
 
 my $n = $t->nginx(<<'EOF', env => $torture->env);
 %%MAIN%%
@@ -67,6 +71,7 @@ http {
         ssl_certificate %%CERTS%%/server.pem;
         ssl_certificate_key %%CERTS%%/server.key;
         location /put/ { s3_upload; }
+        location /lost/ { s3_endpoint %%LOSING%%; s3_upload; }
         location /tls/ {
             s3_endpoint %%NULL_TLS%%;
             s3_ssl_trusted_certificate %%CA%%;
@@ -96,12 +101,16 @@ sub status {
     return eval { JSON::PP->new->utf8->decode($r->{content}) } || {};
 }
 
-sub stats { $null->stats }
+sub stats {
+    my @stats = ($null->stats, $losing->stats);
+    return { map { $_ => $stats[0]{$_} + $stats[1]{$_} } keys %{$stats[0]} };
+}
 
 # its size, undef: there is none
 sub object {
     my ($key) = @_;
-    my $r = $http{null}->head($null->url . "/bucket/$key");
+    my $s3 = $key =~ /^lost/ ? $losing : $null;
+    my $r = $http{null}->head($s3->url . "/bucket/$key");
     return $r->{status} == 200 ? $r->{headers}{'content-length'} : undef;
 }
 
@@ -164,10 +173,11 @@ my %chunked = map { $_ => join('', (map { sprintf("%x\r\n", length) . "$_\r\n" }
     unpack '(a300000)*', $body{$_}), "0\r\n\r\n") } keys %body;
 
 sub put {
-    my ($size) = @_;
+    my ($size, $where) = @_;
+    $where ||= 'put';
     return sub {
         my ($id, $key) = @_;
-        my $text = "PUT /put/$key?id=$id HTTP/1.1\r\nHost: t\r\n"
+        my $text = "PUT /$where/$key?id=$id HTTP/1.1\r\nHost: t\r\n"
             . "Connection: close\r\nContent-Length: $size\r\n\r\n$body{$size}";
         return talk($n->port, \$text);
     };
@@ -224,7 +234,8 @@ sub uploaded {
     my @bad = settled();
     my $record = status("/transfers/$id");
     my $state = $record->{state} || 'none';
-    my $there = object("put/$key") // object("tls/$key");
+    my ($there) = grep { defined } map { object("$_/$key") }
+        qw/ put tls lost /;
 
     push @bad, 'hung' if $r->{hung};
     push @bad, "status $r->{status}"
@@ -335,9 +346,12 @@ sub row {
 
     $share = int($share * $more);
     my @n = (1 .. min($count, int $share / 3));
+    # the end, where most is decided, and anywhere
+    my @end = max(1, $count - 100) .. $count;
+    push @n, (shuffle(@end))[0 .. $share / 3 - 1] if $count > $share / 3;
     push @n, (shuffle(@n + 1 .. $count))[0 .. $share - @n - 1]
         if $count > @n && $share > @n;
-    @n = sort { $a <=> $b } grep { defined && $_ <= $count } @n;
+    @n = uniq sort { $a <=> $b } grep { defined && $_ <= $count } @n;
     @n = $ENV{T_TORTURE_N} if $ENV{T_TORTURE_N};
 
     for my $i (@n) {
@@ -376,6 +390,7 @@ my %upload = (
     'a small upload' => [put(SMALL), SMALL],
     'a small chunked upload' => [put_chunked(SMALL), SMALL],
     'a multipart upload' => [put(LARGE), LARGE],
+    'an upload whose Complete is lost' => [put(LARGE, 'lost'), LARGE],
     'a chunked multipart upload' => [put_chunked(LARGE), LARGE],
     'an upload over HTTP/2' => [put_h2(LARGE), LARGE],
     'an upload over TLS' => [put_tls(LARGE), LARGE],
