@@ -12,6 +12,9 @@
 /* of an upload id, in a log line */
 #define NGX_S3_API_LOG_ID         256
 
+#define ngx_s3_api_tries(call)                                               \
+    ((call)->max_tries ? (call)->max_tries : (call)->target->tries)
+
 
 typedef struct {
     void             *dummy[3];      /* an event's data */
@@ -364,7 +367,7 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 
     passed = ngx_current_msec - a->start;
 
-    if (rc != NGX_OK || call->tries >= target->tries
+    if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call)
         || passed + *delay > target->retry_timeout)
     {
         return NGX_DECLINED;
@@ -498,7 +501,7 @@ ngx_s3_api_fail(ngx_s3_api_t *a)
         ngx_s3_api_log(a, NGX_LOG_INFO, NULL);
 
     } else {
-        ngx_s3_api_log(a, NGX_LOG_ERR, NULL);
+        ngx_s3_api_log(a, call->quiet ? NGX_LOG_INFO : NGX_LOG_ERR, NULL);
         ngx_s3_api_count(call->target->errors);
     }
 
@@ -655,7 +658,7 @@ ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level, ngx_msec_t *delay)
     }
 
     p = ngx_slprintf(p, last, ", try %ui of %ui", call->tries,
-                     call->target->tries);
+                     ngx_s3_api_tries(call));
 
     if (delay) {
         p = ngx_slprintf(p, last, ", next in %M ms", *delay);

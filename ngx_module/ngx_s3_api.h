@@ -19,6 +19,7 @@ typedef struct {
     ngx_s3_credentials_t  *credentials;
     ngx_str_t              region;
     s3_addressing_e        addressing;
+    ngx_str_t              bucket;   /* empty: it has variables */
     const s3_limits_t     *limits;
     ngx_uint_t             tries;    /* of one request, the first included */
     ngx_msec_t             retry_timeout;
@@ -101,6 +102,9 @@ struct ngx_s3_call_s {
     ngx_msec_t            delay;     /* before the first try */
     unsigned              soft:1;    /* HEAD, LIST_PARTS: that S3 refuses it is
                                         an answer like another */
+    ngx_uint_t            max_tries; /* 0: the target's */
+    unsigned              quiet:1;   /* its failure is logged as info: the
+                                        caller tells of it */
     ngx_s3_call_pt        handler;   /* called once, never from start() */
     void                 *data;
 

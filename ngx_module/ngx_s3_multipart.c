@@ -4,6 +4,8 @@
 static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
+static void ngx_s3_multipart_owe(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_settle(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 static void ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call);
 static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
@@ -102,6 +104,8 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
     if (call->rc == NGX_OK) {
         t->upload_id.len = ngx_strlen(call->new_upload_id);
         ngx_memcpy(t->upload_id.data, call->new_upload_id, t->upload_id.len);
+
+        ngx_s3_multipart_owe(t);
     }
 
     if (t->state == NGX_S3_T_CLEANING) {
@@ -114,7 +118,44 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
         return;
     }
 
+    if (t->debt == NULL) {
+        ngx_s3_multipart_no_memory(t);
+        return;
+    }
+
     ngx_s3_multipart_pump(t);
+}
+
+
+/* from now on the upload is aborted unless it is completed, whoever dies; t->debt
+   is NULL where there was no memory */
+
+static void
+ngx_s3_multipart_owe(ngx_s3_transfer_t *t)
+{
+    ngx_s3_debt_spec_t  spec;
+
+    spec.target = t->conf->target;
+    spec.bucket = t->bucket;
+    spec.key = t->key;
+    spec.upload_id = t->upload_id;
+    spec.name = t->object_id;
+    spec.slot = ngx_s3_progress_slot(&t->progress);
+
+    t->debt = ngx_s3_debt_open(t->conf->reaper, &spec);
+}
+
+
+/* nothing is to be aborted */
+
+static void
+ngx_s3_multipart_settle(ngx_s3_transfer_t *t)
+{
+    t->upload_id.len = 0;
+
+    ngx_s3_debt_settle(t->debt);
+
+    t->debt = NULL;
 }
 
 
@@ -406,7 +447,7 @@ ngx_s3_multipart_stored(ngx_s3_transfer_t *t)
     ngx_queue_t    *q;
     ngx_s3_part_t  *part;
 
-    t->upload_id.len = 0;
+    ngx_s3_multipart_settle(t);
 
     while (!ngx_queue_empty(&t->sending)) {
         q = ngx_queue_head(&t->sending);
@@ -543,7 +584,8 @@ ngx_s3_multipart_unknown(ngx_s3_transfer_t *t)
                       "s3 outcome is unknown: the object may exist, the "
                       "multipart upload \"%V\" is not aborted",
                       &t->upload_id);
-        t->upload_id.len = 0;
+
+        ngx_s3_multipart_settle(t);
 
     } else {
         ngx_log_error(NGX_LOG_ERR, t->log, 0,
@@ -576,6 +618,10 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
 
     if (part) {
         ngx_s3_part_free(t, part);
+    }
+
+    if (t->nsending) {
+        t->flying = 1;
     }
 
     ngx_s3_multipart_drop(t, &t->ready);
@@ -629,16 +675,13 @@ ngx_s3_multipart_abort(ngx_s3_transfer_t *t)
     t->calling = 1;
 
     if (ngx_s3_call_start(&t->call) != NGX_OK) {
-        t->calling = 0;
-
-        ngx_log_error(NGX_LOG_CRIT, t->log, 0,
-                      "no memory to abort upload id \"%V\": it stays open",
-                      &t->upload_id);
-
-        ngx_s3_transfer_close(t);
+        t->call.rc = NGX_ERROR;
+        ngx_s3_multipart_aborted(&t->call);
     }
 }
 
+
+/* what this abort leaves to be done is the reaper's */
 
 static void
 ngx_s3_multipart_aborted(ngx_s3_call_t *call)
@@ -646,6 +689,16 @@ ngx_s3_multipart_aborted(ngx_s3_call_t *call)
     ngx_s3_transfer_t  *t = call->data;
 
     t->calling = 0;
+
+    if (t->debt == NULL && call->rc != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, t->log, 0,
+                      "no memory to abort upload id \"%V\" again: it stays "
+                      "open", &t->upload_id);
+    }
+
+    ngx_s3_debt_aborted(t->debt, call, t->flying);
+
+    t->debt = NULL;
     t->upload_id.len = 0;
 
     ngx_s3_transfer_close(t);

@@ -25,6 +25,7 @@
 #include "ngx_s3_api.h"
 #include "ngx_s3_pool.h"
 #include "ngx_s3_progress.h"
+#include "ngx_s3_reaper.h"
 #include "s3_checksum.h"
 
 
@@ -44,6 +45,7 @@ typedef enum {
 typedef struct {
     ngx_s3_target_t         *target;
     ngx_s3_pool_t           *pool;
+    ngx_s3_reaper_t         *reaper;
     ngx_s3_progress_conf_t   progress;
     size_t                   part_size;
     size_t                   window;
@@ -127,6 +129,7 @@ struct ngx_s3_transfer_s {
     ngx_uint_t                kept;      /* blocks of parts that are whole */
 
     ngx_str_t                 upload_id;
+    ngx_s3_debt_t            *debt;      /* NULL: no upload is open */
     ngx_s3_call_t             call;      /* all but the parts: one at a time */
     ngx_s3_result_t           doubt;     /* what the door is told unless a look
                                             at the object shows that it is ours
@@ -151,6 +154,7 @@ struct ngx_s3_transfer_s {
     unsigned                  repeated:1;    /* some part was sent twice */
     unsigned                  unlisted:1;    /* and S3 does not say how it
                                             stored it */
+    unsigned                  flying:1;  /* parts were under way at the end */
     unsigned                  done:1;    /* the result stands */
 };
 
