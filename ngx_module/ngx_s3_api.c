@@ -175,6 +175,11 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     /* a stale connection could swallow a Create that S3 has carried out */
 
     rq->fresh = (fresh || call->op == NGX_S3_CREATE);
+
+    /* and what S3 has created must be known by its name, as must be whether it
+       has completed it */
+
+    rq->ahead = (call->op == NGX_S3_CREATE || call->op == NGX_S3_COMPLETE);
     rq->handler = ngx_s3_api_answered;
     rq->data = a;
 

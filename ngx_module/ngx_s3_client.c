@@ -97,6 +97,16 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
 
     ngx_memzero(cl, offsetof(ngx_s3_client_t, bufs));
 
+    if (rq->ahead) {
+        rq->reply.data = ngx_pnalloc(rq->pool, NGX_S3_CLIENT_REPLY_STEP);
+        if (rq->reply.data == NULL) {
+            ngx_free(cl);
+            return NGX_ERROR;
+        }
+
+        cl->reply_size = NGX_S3_CLIENT_REPLY_STEP;
+    }
+
     cl->rq = rq;
     cl->max_reply = rq->max_reply ? rq->max_reply : NGX_S3_CLIENT_MAX_REPLY;
     cl->read_timeout = rq->read_timeout ? rq->read_timeout
@@ -740,10 +750,15 @@ ngx_s3_client_field(void *data, s3_str_t name, s3_str_t value)
 
     cl = data;
 
-    field = ngx_array_push(cl->rq->fields);
     p = ngx_pnalloc(cl->rq->pool, name.len + value.len + 1);
+    field = p ? ngx_array_push(cl->rq->fields) : NULL;
 
-    if (field == NULL || p == NULL) {
+    if (field == NULL) {
+
+        if (cl->rq->ahead) {
+            return S3_OK;
+        }
+
         cl->no_memory = 1;
         return S3_ERROR;
     }

@@ -76,6 +76,16 @@ ngx_s3_multipart_create(ngx_s3_transfer_t *t)
         return;
     }
 
+    /* what cannot be named cannot be aborted either */
+
+    if (t->upload_id.data == NULL) {
+        t->upload_id.data = ngx_pnalloc(t->pool, S3_UPLOAD_ID_MAX);
+        if (t->upload_id.data == NULL) {
+            ngx_s3_multipart_no_memory(t);
+            return;
+        }
+    }
+
     ngx_s3_multipart_call(t, NGX_S3_CREATE, ngx_s3_multipart_created);
 
     t->call.headers = t->headers;
@@ -93,26 +103,9 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
 
     if (call->rc == NGX_OK) {
         t->upload_id.len = ngx_strlen(call->new_upload_id);
-        t->upload_id.data = ngx_pnalloc(t->pool, t->upload_id.len);
+        ngx_memcpy(t->upload_id.data, call->new_upload_id, t->upload_id.len);
 
-        if (t->upload_id.data == NULL) {
-
-            /* what cannot be named cannot be aborted either */
-
-            ngx_log_error(NGX_LOG_CRIT, t->log, 0,
-                          "no memory for upload id \"%s\": the multipart "
-                          "upload stays open", call->new_upload_id);
-
-            t->upload_id.len = 0;
-            call->rc = NGX_ERROR;
-            call->client_status = 500;
-
-        } else {
-            ngx_memcpy(t->upload_id.data, call->new_upload_id,
-                       t->upload_id.len);
-
-            ngx_s3_multipart_owe(t);
-        }
+        ngx_s3_multipart_owe(t);
     }
 
     if (t->state == NGX_S3_T_CLEANING) {
@@ -478,7 +471,15 @@ ngx_s3_multipart_confirm(ngx_s3_transfer_t *t)
     call = ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_confirmed);
     call->soft = 1;
 
-    ngx_s3_multipart_begin(t);
+    t->calling = 1;
+
+    if (ngx_s3_call_start(call) != NGX_OK) {
+
+        /* no memory for a question does not undo what is stored */
+
+        t->calling = 0;
+        ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : NULL);
+    }
 }
 
 
@@ -535,7 +536,12 @@ ngx_s3_multipart_look(ngx_s3_transfer_t *t)
 {
     ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_looked);
 
-    ngx_s3_multipart_begin(t);
+    t->calling = 1;
+
+    if (ngx_s3_call_start(&t->call) != NGX_OK) {
+        t->calling = 0;
+        ngx_s3_multipart_unknown(t);
+    }
 }
 
 

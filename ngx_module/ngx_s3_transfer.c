@@ -1,5 +1,6 @@
 #include "ngx_s3_multipart.h"
 
+#include <openssl/err.h>
 #include <openssl/rand.h>
 
 
@@ -265,6 +266,7 @@ ngx_s3_transfer_record(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
 
     if (spec->id.len == 0) {
         if (RAND_bytes(random, sizeof(random)) != 1) {
+            ERR_clear_error();
             ngx_log_error(NGX_LOG_CRIT, t->log, 0, "RAND_bytes() failed");
             return NGX_ERROR;
         }
