@@ -529,7 +529,7 @@ subtest 'the waiting line' => sub {
         my $raw = $t->raw($full->port);
         $raw->send("PUT /line/$_?id=waiting-line-000$_ HTTP/1.1\r\nHost: x\r\n"
             . "Content-Length: " . length($body) . "\r\n\r\n"
-            . substr $body, 0, 4_900_000);
+            . substr $body, 0, $_ < 3 ? 4_900_000 : 1);
         ok(wait_for(sub {
             curl($full->url("/transfers/waiting-line-000$_"))->{json}
                 {bytesTransferred} == 4_900_000 }), "upload $_ has memory")
@@ -540,6 +540,6 @@ subtest 'the waiting line' => sub {
         {bytesTransferred}, 0, 'the third waits');
     $_->send(substr $body, 4_900_000) for @raw[0, 1];
     is($_->response->{status}, 201, 'stored') for @raw[0, 1];
-    $raw[2]->send(substr $body, 4_900_000);
+    $raw[2]->send(substr $body, 1);
     is($raw[2]->response->{status}, 201, 'and then the third');
 };
