@@ -24,6 +24,8 @@
  *   --complete-error N    Complete: 200 with an <Error> document
  *   --complete-lost N     Complete carried out, no answer, then close
  *   --complete-space MS   each Complete: 200 and white space for so long first
+ *   --stall MS            each body of which no byte came for so long: 400
+ *                         RequestTimeout, then close, as S3 does after 20 s
  *   --idle-close N        close after each Nth request of a connection, not
  *                         announced
  *   --throttle N          DynamoDB: ProvisionedThroughputExceededException
@@ -89,6 +91,7 @@ static const struct {
     { "complete-error", &null_options.complete_error },
     { "complete-lost", &null_options.complete_lost },
     { "complete-space", &null_options.complete_space },
+    { "stall", &null_options.stall },
     { "idle-close", &null_options.idle_close },
     { "throttle", &null_options.throttle }
 };
@@ -136,6 +139,31 @@ null_recv(null_conn_t *c, void *p, size_t len)
     } while (n == -1 && errno == EINTR);
 
     return n;
+}
+
+
+/* how long null_recv() waits for a byte; 0: for ever */
+
+void
+null_patience(null_conn_t *c, long ms)
+{
+    struct timeval  tv;
+
+    tv.tv_sec = ms / 1000;
+    tv.tv_usec = ms % 1000 * 1000;
+
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+}
+
+
+/* whether null_recv(), which returned n, has lost its patience */
+
+int
+null_impatient(null_conn_t *c, ssize_t n)
+{
+    return n < 0 && null_options.stall
+           && (c->ssl ? SSL_get_error(c->ssl, n) == SSL_ERROR_WANT_READ
+                      : errno == EAGAIN);
 }
 
 
@@ -566,7 +594,7 @@ null_usage(void)
             "  [--slowdown N] [--reset N] [--hang N] [--early N]\n"
             "  [--complete-error N] [--complete-lost N]"
             " [--complete-space MS]\n"
-            "  [--idle-close N] [--throttle N]\n");
+            "  [--stall MS] [--idle-close N] [--throttle N]\n");
     exit(2);
 }
 
