@@ -117,7 +117,8 @@ sub refused {
     like($r->{json}{message} || '', $message, "$name: says why");
     ok((wait_for { $fake->requests('abort') == 1 }), "$name: aborted");
     my @parts = parts();
-    cmp_ok(scalar @parts, '<=', $count || PARTS, "$name: at most so many parts");
+    cmp_ok(scalar @parts, '<=', $count || PARTS,
+        "$name: at most so many parts");
     cmp_ok(sum0(@parts), '<=', $most, "$name: nor more bytes");
     is(scalar(my @done = $fake->requests('complete')), 0,
         "$name: not completed");

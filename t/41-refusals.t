@@ -463,8 +463,8 @@ http {
 EOC
     my @hold = map {
         my $raw = $t->raw($of->port);
-        $raw->send(sprintf("$put\r\n", "/hold$_", "Content-Length: 20000000\r\n")
-            . 'x' x (5 * MB));
+        $raw->send(sprintf("$put\r\n", "/hold$_",
+            "Content-Length: 20000000\r\n") . 'x' x (5 * MB));
         $raw;
     } 1 .. 3;
     ok((wait_for { $deaf->begun('part') == 3
