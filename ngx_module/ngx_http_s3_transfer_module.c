@@ -166,6 +166,9 @@ static ngx_command_t  ngx_http_s3_commands[] = {
     ngx_http_s3_any("s3_metadata", NGX_CONF_TAKE2, ngx_http_s3_set_metadata,
                     metadata, NULL),
 
+    ngx_http_s3_any("s3_overwrite", NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+                    overwrite, NULL),
+
     ngx_http_s3_any("s3_transfer_id", NGX_CONF_TAKE1,
                     ngx_http_set_complex_value_slot, transfer_id, NULL),
 
@@ -368,6 +371,7 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->window = NGX_CONF_UNSET_SIZE;
     conf->object_headers = NGX_CONF_UNSET_PTR;
     conf->metadata = NGX_CONF_UNSET_PTR;
+    conf->overwrite = NGX_CONF_UNSET;
     conf->transfer_id = NGX_CONF_UNSET_PTR;
     conf->owner = NGX_CONF_UNSET_PTR;
     conf->gate_set = NGX_CONF_UNSET;
@@ -426,6 +430,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->object_headers, prev->object_headers, NULL);
     ngx_conf_merge_ptr_value(conf->metadata, prev->metadata, NULL);
+    ngx_conf_merge_value(conf->overwrite, prev->overwrite, 1);
     ngx_conf_merge_ptr_value(conf->transfer_id, prev->transfer_id, NULL);
     ngx_conf_merge_ptr_value(conf->owner, prev->owner, NULL);
 

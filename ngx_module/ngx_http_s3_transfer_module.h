@@ -66,6 +66,7 @@ typedef struct {
 
     ngx_array_t                 *object_headers; /* ngx_http_s3_field_t */
     ngx_array_t                 *metadata;
+    ngx_flag_t                   overwrite;
 
     ngx_http_complex_value_t    *transfer_id;
     ngx_http_complex_value_t    *owner;

@@ -25,6 +25,7 @@ static s3_retry_e ngx_s3_answer_head_class(ngx_s3_call_t *call,
 static void ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     s3_xml_reply_t *xml, ngx_s3_answer_t *answer);
 static void ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src);
+static ngx_uint_t ngx_s3_answer_plain(const char *s);
 static void ngx_s3_answer_clean(char *s);
 static ngx_uint_t ngx_s3_answer_makes(ngx_s3_call_t *call);
 static void ngx_s3_answer_hide(ngx_s3_call_t *call, char *s);
@@ -51,6 +52,10 @@ ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
     if (rq->resent && ngx_s3_answer_makes(call)) {
         call->unknown = 1;
+    }
+
+    if (rq->repeated) {
+        call->repeated = 1;
     }
 
     if (rq->error == NGX_S3_E_NONE) {
@@ -167,7 +172,11 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     }
 
     answer->class = ngx_s3_answer_class(call, answer);
-    answer->fresh = (rq->status >= 500);
+
+    /* another connection leads to another of S3's servers */
+
+    answer->fresh = (answer->class == S3_RETRY_TRANSIENT
+                     || answer->class == S3_RETRY_THROTTLE);
 
     if (ngx_s3_answer_makes(call)
         && (rq->status >= 500 || (success && answer->class != S3_RETRY_NO)))
@@ -201,6 +210,10 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
                                  : "S3 answered without UploadId";
         }
 
+        if (!ngx_s3_answer_plain(xml->upload_id)) {
+            return "S3 answered with a malformed UploadId";
+        }
+
         ngx_memcpy(call->new_upload_id, xml->upload_id,
                    sizeof(call->new_upload_id));
         break;
@@ -213,7 +226,10 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
             return "S3 answered without result";
         }
 
-        ngx_memcpy(call->etag, xml->etag, sizeof(call->etag));
+        if (ngx_s3_answer_plain(xml->etag)) {
+            ngx_memcpy(call->etag, xml->etag, sizeof(call->etag));
+        }
+
         break;
 
     case NGX_S3_PART:
@@ -318,6 +334,15 @@ ngx_s3_answer_class(ngx_s3_call_t *call, ngx_s3_answer_t *answer)
 
     if (call->op == NGX_S3_COMPLETE && s3_str_eqs(code, "BadDigest")) {
         return S3_RETRY_NO;
+    }
+
+    /* two writers at once: S3 wants the object put once more, but a multipart
+       upload is lost by it (API Reference, both operations) */
+
+    if (call->op == NGX_S3_PUT
+        && s3_str_eqs(code, "ConditionalRequestConflict"))
+    {
+        return S3_RETRY_TRANSIENT;
     }
 
     /* an error, or nonsense, under 200 counts as 500 */
@@ -442,6 +467,23 @@ static void
 ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src)
 {
     (void) s3_str_copy(dst, size, ngx_s3_to_str(*src));
+}
+
+
+/* it ends no line of a log or of an answer's head, as XML's text can */
+
+static ngx_uint_t
+ngx_s3_answer_plain(const char *s)
+{
+    const u_char  *p;
+
+    for (p = (const u_char *) s; *p; p++) {
+        if (*p < ' ' || *p == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 

@@ -33,6 +33,8 @@ typedef struct {
     /* the worker's */
     int64_t                clock_skew;       /* seconds, S3's minus ours */
     ngx_str_t              other_region;     /* learnt from a redirect */
+    unsigned               blind:1;          /* it was logged that looks at
+                                                objects are refused */
 } ngx_s3_target_t;
 
 
@@ -52,6 +54,8 @@ typedef enum {
 typedef struct {
     ngx_uint_t  number;              /* from 1 */
     uint32_t    crc32;
+    unsigned    repeated:1;          /* it was sent more than once, and what
+                                        S3 holds was not compared yet */
     char        etag[136];
 } ngx_s3_part_etag_t;
 
@@ -95,6 +99,9 @@ struct ngx_s3_call_s {
     ngx_s3_part_etag_t   *parts;     /* COMPLETE: nparts in order */
     ngx_uint_t            nparts;
     off_t                 object_size;       /* COMPLETE */
+    ngx_msec_t            delay;     /* before the first try */
+    unsigned              soft:1;    /* HEAD, LIST_PARTS: that S3 refuses it is
+                                        an answer like another */
     ngx_uint_t            max_tries; /* 0: the target's */
     unsigned              quiet:1;   /* its failure is logged as info: the
                                         caller tells of it */
@@ -111,6 +118,8 @@ struct ngx_s3_call_s {
     ngx_uint_t            tries;     /* made */
     unsigned              unknown:1; /* the request may have been carried out
                                         though no good answer came */
+    unsigned              repeated:1;        /* some of the body was sent in an
+                                        earlier try as well */
     ngx_msec_t            retry_after;       /* ms, where S3 sent it */
     char                  etag[136]; /* PART, PUT, COMPLETE, HEAD; quotes kept;
                                         may be empty */
@@ -131,9 +140,13 @@ struct ngx_s3_call_s {
    about a retry and one err line about the failure of the call are logged
    here, with operation, bucket, upload id, HTTP status, S3 code and request
    id. ABORT is content with 204, 200 and 404. 404 is an answer to HEAD and,
-   but for NoSuchBucket, to LIST_PARTS: rc is NGX_ERROR, status 404, and the
-   line is of level info. */
+   but for NoSuchBucket, to LIST_PARTS, and any refusal is one where soft is set:
+   rc is NGX_ERROR, status tells, and the line is of level info. */
 ngx_int_t ngx_s3_call_start(ngx_s3_call_t *call);
+
+/* the call has failed because S3 does not do that for us (or knows no such
+   operation), and not because it could not; 1 or 0 */
+ngx_uint_t ngx_s3_call_refused(ngx_s3_call_t *call);
 
 /* the handler is not called any more; safe in any state, also twice */
 void ngx_s3_call_cancel(ngx_s3_call_t *call);

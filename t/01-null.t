@@ -11,6 +11,7 @@ no warnings 'portable';
 use Compress::Zlib qw/ crc32 /;
 use Digest::SHA qw/ sha256_hex /;
 use HTTP::Tiny;
+use IO::Socket::INET;
 use JSON::PP;
 use MIME::Base64;
 use Test::More;
@@ -271,6 +272,14 @@ subtest 'faults' => sub {
     is(join(',', map { $put->() } 1 .. 4),
         '200,503 SlowDown,200,503 SlowDown', 'slowdown');
 
+    start('--every', 2);
+    # (the last is sent again by HTTP::Tiny, for its connection was kept)
+    is(join(',', map { $put->() } 1 .. 10), '200,500 InternalError,200,599,'
+        . '200,400 RequestTimeout,200,503 SlowDown,200,200', 'every');
+    is(stats()->{faults}, 5, 'five faults');
+    is(create(), '500 InternalError', 'of other operations, too');
+    is(stats()->{open_uploads}, 0, 'which are not carried out');
+
     start('--early', 2);
     is(join(',', map { $put->() } 1, 2), '200,500 InternalError', 'early');
     is(stats()->{bytes}, 1_000_000, 'its body was not read');
@@ -280,6 +289,23 @@ subtest 'faults' => sub {
 
     start('--hang', 1);
     is($put->(), '599', 'hang');
+
+    start('--stall', 300);
+    my $began = time;
+    my $slow = IO::Socket::INET->new($server{url} =~ m{//(.*)}) or die;
+    print $slow "PUT /b/put HTTP/1.1\r\nHost: b\r\nContent-Length: 9\r\n\r\n";
+    for (1 .. 3) {
+        sleep 0.15;
+        print $slow 'x';
+    }
+    my $said = do { local $/; <$slow> };
+    like($said, qr!^HTTP/1.1 400 .*^Connection: close.*RequestTimeout!ms,
+        'a body that stalls');
+    cmp_ok(time - $began, '>=', 0.74, 'after the last byte that came');
+    is(stats()->{stalled}, 1, 'counted');
+    is($put->(), '200', 'one that comes at once is taken');
+    sleep 0.35;
+    is($put->(), '200', 'also over a connection that was idle for longer');
 
     start('--latency', 300, '--rate', 2_000_000);
     my $from = time;

@@ -13,7 +13,11 @@ use S3T;
 
 my $t = S3T->new;
 my $s3 = $t->s3;
-my $fake = $t->fake;
+# (there is an object where the key has If-Match)
+my $fake = $t->fake(on => { head => sub {
+    $_[0]{path} =~ m{-if-match-(\d+)$} or return { status => 404 };
+    return { status => 200, headers => { ETag => $1 == 5 ? '"abc"' : '"b"' } };
+} });
 $t->token(FAKE => $fake->url);
 
 my $n = $t->nginx(<<'EOF');
@@ -59,6 +63,13 @@ http {
             s3_endpoint %%FAKE%%;
             s3_object_header Content-Type $decoded;
             s3_upload injected;
+        }
+        location /fake/kms/ {
+            s3_endpoint %%FAKE%%;
+            s3_object_header x-amz-server-side-encryption aws:kms;
+            s3_object_header x-amz-server-side-encryption-aws-kms-key-id
+                arn:aws:kms:us-east-1:1:key/0123;
+            s3_upload;
         }
         location /fake/arg {
             s3_endpoint %%FAKE%%;
@@ -203,6 +214,28 @@ subtest 'nothing else' => sub {
         'Cache-Control;']);
     is_deeply([@{seen('put', 'fake/c')}{qw/ content-type cache-control /}],
         [undef, undef], 'empty headers are none');
+};
+
+# S3 refuses them with a part
+subtest 'a KMS key' => sub {
+    my %want = ('x-amz-server-side-encryption' => 'aws:kms',
+        'x-amz-server-side-encryption-aws-kms-key-id' =>
+            'arn:aws:kms:us-east-1:1:key/0123');
+    for (['put', 10], ['create', 6 * MB], ['part', 6 * MB],
+        ['complete', 6 * MB])
+    {
+        my ($op, $size) = @$_;
+        my $key = "fake/kms/a b+$op";
+        my $r = curl($n->url('/' . S3T::S3::encode($key, '/')),
+            file => data($size));
+        is($r->{status}, 201, "$op: stored") or diag explain $r;
+        my $seen = seen($op, S3T::S3::encode($key, '/'));
+        my %got = map { $_ => $seen->{$_} } grep { /encryption/ } keys %$seen;
+        is_deeply(\%got, $op =~ /put|create/ ? \%want : {}, "$op: its headers");
+        my ($signed) = $seen->{authorization} =~ /SignedHeaders=([^,]+)/;
+        is(scalar(() = $signed =~ /encryption/g), scalar keys %got,
+            "$op: which are signed");
+    }
 };
 
 subtest 'conditions' => sub {

@@ -17,6 +17,10 @@
  * Speed: --rate B (bytes a second a connection), --latency MS (each answer).
  *
  * Faults, each Nth:
+ *   --every N             of all requests, none of which is carried out, in turn:
+ *                         500, the body not read, then close · reset in the
+ *                         middle of it · 400 RequestTimeout, then close · 503
+ *                         SlowDown · closed without an answer
  *   --slowdown N          part or object: 503 SlowDown after its body
  *   --reset N             connection reset in the middle of its body
  *   --hang N              body read, no answer, for ten minutes
@@ -24,6 +28,8 @@
  *   --complete-error N    Complete: 200 with an <Error> document
  *   --complete-lost N     Complete carried out, no answer, then close
  *   --complete-space MS   each Complete: 200 and white space for so long first
+ *   --stall MS            each body of which no byte came for so long: 400
+ *                         RequestTimeout, then close, as S3 does after 20 s
  *   --idle-close N        close after each Nth request of a connection, not
  *                         announced
  *   --throttle N          DynamoDB: ProvisionedThroughputExceededException
@@ -82,6 +88,7 @@ static const struct {
 } null_numbers[] = {
     { "rate", &null_options.rate },
     { "latency", &null_options.latency },
+    { "every", &null_options.every },
     { "slowdown", &null_options.slowdown },
     { "reset", &null_options.reset },
     { "hang", &null_options.hang },
@@ -89,6 +96,7 @@ static const struct {
     { "complete-error", &null_options.complete_error },
     { "complete-lost", &null_options.complete_lost },
     { "complete-space", &null_options.complete_space },
+    { "stall", &null_options.stall },
     { "idle-close", &null_options.idle_close },
     { "throttle", &null_options.throttle }
 };
@@ -136,6 +144,31 @@ null_recv(null_conn_t *c, void *p, size_t len)
     } while (n == -1 && errno == EINTR);
 
     return n;
+}
+
+
+/* how long null_recv() waits for a byte; 0: for ever */
+
+void
+null_patience(null_conn_t *c, long ms)
+{
+    struct timeval  tv;
+
+    tv.tv_sec = ms / 1000;
+    tv.tv_usec = ms % 1000 * 1000;
+
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+}
+
+
+/* whether null_recv(), which returned n, has lost its patience */
+
+int
+null_impatient(null_conn_t *c, ssize_t n)
+{
+    return n < 0 && null_options.stall
+           && (c->ssl ? SSL_get_error(c->ssl, n) == SSL_ERROR_WANT_READ
+                      : errno == EAGAIN);
 }
 
 
@@ -563,10 +596,10 @@ null_usage(void)
     fprintf(stderr, "usage: s3_null [--port N] [--tls-port N --cert F --key F]"
             " [--port-file F]\n"
             "  [--crc32] [--sha256] [--verify] [--rate B] [--latency MS]\n"
-            "  [--slowdown N] [--reset N] [--hang N] [--early N]\n"
+            "  [--every N] [--slowdown N] [--reset N] [--hang N] [--early N]\n"
             "  [--complete-error N] [--complete-lost N]"
             " [--complete-space MS]\n"
-            "  [--idle-close N] [--throttle N]\n");
+            "  [--stall MS] [--idle-close N] [--throttle N]\n");
     exit(2);
 }
 

@@ -34,6 +34,7 @@
     X(other)                                                                 \
     X(bytes)            /* of parts and objects, received */                 \
     X(cut)              /* bodies that ended early */                        \
+    X(stalled)          /* bodies that the server lost patience with */      \
     X(faults)           /* given as the options ask */                       \
     X(bad)              /* refused: checksum, pattern, part list */          \
     X(duplicate_parts)  /* a number that was there already */                \
@@ -54,13 +55,15 @@ typedef struct {
     int   verify;
     long  rate;                      /* bytes a second a connection */
     long  latency;                   /* ms before each answer */
-    long  slowdown;                  /* faults: each Nth; 0: never */
+    long  every;                     /* faults: each Nth; 0: never */
+    long  slowdown;
     long  reset;
     long  hang;
     long  early;
     long  complete_error;
     long  complete_lost;
     long  complete_space;            /* ms of white space before the answer */
+    long  stall;                     /* ms without a byte of a body */
     long  idle_close;
     long  throttle;
 } null_options_t;
@@ -120,6 +123,9 @@ int null_error(null_conn_t *c, int status, const char *code,
 int null_write(null_conn_t *c, const void *data, size_t len);
 /* some bytes; 0 or less: there are no more */
 ssize_t null_recv(null_conn_t *c, void *p, size_t len);
+/* how long null_recv() waits, 0: for ever; whether it gave up, returning n */
+void null_patience(null_conn_t *c, long ms);
+int null_impatient(null_conn_t *c, ssize_t n);
 /* more bytes behind those that are unread in c->buf */
 int null_fill(null_conn_t *c);
 void null_sleep(long ms);

@@ -264,6 +264,20 @@ null_verify(null_body_t *b, const unsigned char *p, size_t len)
 }
 
 
+static void
+null_stalled(null_conn_t *c)
+{
+    null_counters.stalled++;
+    null_counters.faults++;
+
+    c->close = 1;
+    null_error(c, 400, "RequestTimeout", "Your socket connection to the "
+               "server was not read from or written to within the timeout "
+               "period");
+    null_linger(c, 2000);
+}
+
+
 static int
 null_receive(null_conn_t *c, uint64_t length, uint64_t stop, EVP_MD_CTX *md,
     null_body_t *b)
@@ -281,7 +295,13 @@ null_receive(null_conn_t *c, uint64_t length, uint64_t stop, EVP_MD_CTX *md,
 
         n = null_some(c, length - b->size, drop, &p);
         if (n <= 0) {
-            null_counters.cut++;
+            if (null_impatient(c, n)) {
+                null_stalled(c);
+
+            } else {
+                null_counters.cut++;
+            }
+
             return -1;
         }
 
@@ -365,7 +385,15 @@ null_take(null_conn_t *c, const null_req_t *r, null_body_t *b, uint64_t stop)
 
     null_peak(&null_counters.bodies_peak, ++null_counters.bodies);
 
+    if (null_options.stall) {
+        null_patience(c, null_options.stall);
+    }
+
     rc = null_receive(c, r->length, stop, md, b);
+
+    if (null_options.stall) {
+        null_patience(c, 0);
+    }
 
     null_counters.bodies--;
 
