@@ -32,7 +32,7 @@ http {
     s3_part_concurrency 1;
     s3_transfer_id $arg_id;
     s3_progress_redis redis://%%USER%%127.0.0.1:%%OWN%%;
-    s3_reaper redis lease=1s;
+    s3_reaper redis lease=%%LEASE%%;
     server {
         listen 127.0.0.1:%%PORT%% reuseport;
         add_header X-Pid $pid always;
@@ -47,7 +47,7 @@ http {
 }
 EOC
 
-$t->token(USER => '', OWN => $redis->{port});
+$t->token(USER => '', OWN => $redis->{port}, LEASE => '1s');
 
 sub instance {
     my (%o) = @_;
@@ -138,6 +138,24 @@ subtest 'an entry' => sub {
     ok((wait_for { nothing_left() } 8), 'and none is left');
     $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
     ok($n->quit, 'leaves');
+};
+
+
+# An old worker whose connection to Redis was closed for being idle: that it has
+# nothing to renew for minutes is no reason to leave an entry behind.
+subtest 'the last of a leaving worker' => sub {
+    $t->token(LEASE => '5m');
+    my $n = instance();
+    my $u = upload($n, 'leaving-0123456789');
+    ok(entry($u), 'an upload');
+    my ($old) = $n->workers;
+    ok($n->reload, 'a reload');
+    ok((wait_for { grep { $_ == $old } $n->leaving_workers }), 'it leaves');
+    finish($s3, $u, 'it');
+    ok((wait_for { !$n->leaving_workers }), 'it has left');
+    ok((wait_for { nothing_left() } 1), 'and no key');
+    ok($n->quit, 'leaves');
+    $t->token(LEASE => '1s');
 };
 
 
