@@ -94,11 +94,23 @@ sub totals {
         ->{content})->{totals} || {};
 }
 
+# of the null S3, which closes connections as it likes, of ours as well
+sub null {
+    my ($method, $u) = @_;
+    my $r;
+    for (1 .. 10) {
+        $r = $http{null}->request($method, $null->url . "/bucket/$u->{key}");
+        last if $r->{status} != 599;
+    }
+    die "null S3: $r->{content}" if $r->{status} !~ /^(2..|404)$/;
+    return $r;
+}
+
 # what S3 holds: size, or nothing
 sub kept {
     my ($u) = @_;
     if ($u->{where} eq 'null') {
-        my $r = $http{null}->head($null->url . "/bucket/$u->{key}");
+        my $r = null('HEAD', $u);
         return $r->{status} == 200 ? $r->{headers}{'content-length'} : undef;
     }
     my $head = $s3->head($u->{key});
@@ -108,7 +120,7 @@ sub kept {
 sub forget {
     my ($u) = @_;
     if ($u->{where} eq 'null') {
-        $http{null}->delete($null->url . "/bucket/$u->{key}");
+        null('DELETE', $u);
     } else {
         $s3->delete($u->{key});
     }
@@ -237,7 +249,8 @@ sub end {
             $r->{error};
         diag $wrong[-1];
     }
-    push @later, $u if $hit && !defined $size;
+    $u->{hit} = $hit;
+    push @later, $u if !defined $size;
     my $kind = $u->{rate} ? 'slow' : $u->{stall} ? 'stalling' : $u->{kind};
     my $end = $hit && $r->{status} != 201 ? 'killed'
         : $r->{status} == 201 ? 'stored' : 'absent';
@@ -368,13 +381,14 @@ my @last = workers_of($nginx{b});
 my @last_a = workers_of($nginx{a});
 
 
-# S3 may have had all of it when the worker was killed
+# What was absent still is; but S3 may have had all of it when a worker was
+# killed.
 for my $u (@later) {
     my $size = kept($u);
     next if !defined $size;
     forget($u);
-    push @wrong, "$u->{key}: $size of $u->{size} bytes after a kill"
-        if $size != $u->{size};
+    push @wrong, "$u->{key}, $u->{kind}: $size of $u->{size} bytes at the end"
+        if !$u->{hit} || $size != $u->{size};
 }
 
 
