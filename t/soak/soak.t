@@ -61,6 +61,7 @@ http {
     s3_part_size 5m;
     s3_transfer_id $arg_id;
     s3_progress_redis redis://%%REDIS%% prefix=%%PREFIX%%;
+    s3_reaper redis lease=10s;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
@@ -434,13 +435,21 @@ my ($cursor, $keys) = (0);
 do {
     ($cursor, $keys) = @{$redis->cmd('SCAN', $cursor, 'MATCH',
         $t->prefix . '*', 'COUNT', 1000)};
-    for (grep { !/:s3t:/ } @$keys) {
+    for (grep { !/#open/ } @$keys) {
         my $state = eval { $redis->cmd('HGET', $_, 'state') };
         $state{$state}++ if defined $state;
     }
 } while ($cursor);
 is_deeply([grep { !/^(completed|failed|aborted)$/ } sort keys %state], [],
     'no record in Redis is active') or diag explain \%state;
+
+
+my $entries;
+wait_for {
+    $entries = $redis->cmd('ZRANGE', $t->prefix . '#open', 0, -1);
+    !@$entries;
+} 60, 0.5;
+is_deeply($entries, [], 'no open upload is kept there');
 
 
 # What was done
