@@ -119,43 +119,34 @@ ngx_s3_reaper_tick(ngx_event_t *ev)
 }
 
 
-/* The worker is leaving, though its uploads may take hours: others take over
-   what waits. Where there are none, no call holds it for long. */
+/* The worker is leaving, though its uploads may take hours: until then it goes
+   on with what is owed, but no call of that holds it for long. */
 
 static void
 ngx_s3_reaper_leave(ngx_s3_reaper_t *reaper)
 {
-    ngx_uint_t      others;
-    ngx_queue_t    *q, *next;
+    ngx_queue_t    *q;
     ngx_s3_debt_t  *debt;
 
-    if (reaper->leaving == 0) {
-        reaper->leaving = ngx_current_msec ? ngx_current_msec : 1;
+    if (!reaper->leaving) {
+        reaper->leaving = 1;
+        reaper->left = ngx_current_msec;
+
+        (void) ngx_s3_zone_leave(reaper->stores->zone);
     }
 
-    others = ngx_s3_zone_leave(reaper->stores->zone);
+    if (ngx_current_msec - reaper->left < NGX_S3_REAPER_HOLD) {
+        return;
+    }
 
     for (q = ngx_queue_head(&reaper->debts);
          q != ngx_queue_sentinel(&reaper->debts);
-         q = next)
+         q = ngx_queue_next(q))
     {
-        next = ngx_queue_next(q);
         debt = ngx_queue_data(q, ngx_s3_debt_t, queue);
 
-        if (debt->state == NGX_S3_DEBT_OPEN) {
-            continue;
-        }
-
-        if (others && debt->slot) {
-            ngx_s3_debt_stop(debt);
-            ngx_s3_zone_release(reaper->stores->zone, debt->slot,
-                                &debt->upload_id);
-            ngx_s3_debt_free(debt);
-            continue;
-        }
-
         if (debt->state == NGX_S3_DEBT_RUNNING
-            && ngx_current_msec - reaper->leaving >= NGX_S3_REAPER_HOLD)
+            && ngx_current_msec - debt->began >= NGX_S3_REAPER_HOLD)
         {
             ngx_s3_debt_stop(debt);
             ngx_s3_debt_due(debt, NGX_S3_REAPER_MAX_DELAY);
@@ -640,6 +631,7 @@ ngx_s3_debt_run(ngx_s3_debt_t *debt)
     }
 
     debt->call = call;
+    debt->began = ngx_current_msec;
     debt->reaper->running++;
 
     ngx_s3_debt_state(debt, NGX_S3_DEBT_RUNNING);

@@ -66,7 +66,7 @@ typedef struct {
     ngx_queue_t            ready;    /* their time has come */
     ngx_uint_t             ndebts;   /* in all queues but ready */
     ngx_uint_t             running;  /* calls */
-    ngx_msec_t             leaving;  /* since when, 0: it is not */
+    ngx_msec_t             left;     /* when it began to leave */
     char                   boot[NGX_S3_REAPER_BOOT + 1];
 
     /* Redis */
@@ -78,6 +78,7 @@ typedef struct {
     ngx_uint_t             ntold;
     unsigned               looking:1;
     unsigned               working:1;        /* in a worker */
+    unsigned               leaving:1;
     unsigned               last:1;   /* at the exit: no other one stays */
 } ngx_s3_reaper_t;
 
@@ -103,7 +104,8 @@ struct ngx_s3_debt_s {
 
     ngx_log_t              log;
     ngx_event_t            timer;
-    ngx_s3_call_t         *call;     /* RUNNING */
+    ngx_s3_call_t         *call;     /* RUNNING, */
+    ngx_msec_t             began;    /* since then */
     ngx_uint_t             failures;
     time_t                 told;     /* when a failure was logged */
     ngx_uint_t             again;    /* aborts to make after the first that

@@ -272,6 +272,14 @@ subtest 'faults' => sub {
     is(join(',', map { $put->() } 1 .. 4),
         '200,503 SlowDown,200,503 SlowDown', 'slowdown');
 
+    start('--every', 2);
+    # (the last is sent again by HTTP::Tiny, for its connection was kept)
+    is(join(',', map { $put->() } 1 .. 10), '200,500 InternalError,200,599,'
+        . '200,400 RequestTimeout,200,503 SlowDown,200,200', 'every');
+    is(stats()->{faults}, 5, 'five faults');
+    is(create(), '500 InternalError', 'of other operations, too');
+    is(stats()->{open_uploads}, 0, 'which are not carried out');
+
     start('--early', 2);
     is(join(',', map { $put->() } 1, 2), '200,500 InternalError', 'early');
     is(stats()->{bytes}, 1_000_000, 'its body was not read');

@@ -61,6 +61,8 @@ sub is_stored {
 
 subtest '1 GiB' => sub {
     my $n = $t->nginx("%%MAIN%%\nhttp { %%HTTP%% s3_memory 128m; $server }");
+    # nor are there temporary files
+    chmod 0, glob "$n->{dir}/temp/*";
     my $d = data($ENV{T_ASAN} ? 256 * MB : GB);
     for my $name (sort keys %transports) {
         my $key = '1g-' . $name =~ s/\W+/-/gr;

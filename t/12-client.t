@@ -32,7 +32,10 @@ http {
         ssl_certificate %%CERTS%%/server.pem;
         ssl_certificate_key %%CERTS%%/server.key;
         access_log %%DIR%%/state.log state;
-        location / { %%S3%% s3_upload; s3_part_size 5m; }
+        %%S3%%
+        s3_part_size 5m;
+        location / { s3_upload; }
+        location /silence- { client_body_timeout 1s; s3_upload; }
     }
 }
 EOF
@@ -42,10 +45,15 @@ my $bytes = read_file($d->{path});
 my %whole;     # key => sum of what it must hold
 my %cut;       # keys that must not be there
 
-# Path => state, of the requests in the access log
+# Path => state, of the requests in the access log; path => status
 sub states {
     my $log = read_file("$n->{dir}/state.log") || '';
     return { $log =~ m{^/(\S+) \d+ (\S+)$}mg };
+}
+
+sub statuses {
+    my $log = read_file("$n->{dir}/state.log") || '';
+    return { $log =~ m{^/(\S+) (\d+) \S+$}mg };
 }
 
 sub head {
@@ -78,8 +86,17 @@ my %stops = (
     'chunked' => {
         (map { $_ => chunks($bytes, $_) }
             0, 1, PART - 1, PART, PART + 1, SIZE - 1, SIZE),
+        'chunk-size' => chunks($bytes, PART) . '3e',
+        'chunk-extension' => chunks($bytes, PART) . '3e8;a=b',
+        'chunk-crlf' => chunks($bytes, PART) . "3e8\r",
+        'data-crlf' => chunks($bytes, SIZE) . "\r",
+        'last-chunk' => chunks($bytes, SIZE) . "\r\n0\r\n",
         'last-crlf' => chunks($bytes, SIZE) . "\r\n0\r\n\r",
+        'trailer-name' => chunks($bytes, SIZE) . "\r\n0\r\nX-Trailer",
+        'trailer' => chunks($bytes, SIZE) . "\r\n0\r\nX-Trailer: 1\r\n",
         whole => chunks($bytes, SIZE) . "\r\n0\r\n\r\n",
+        'whole-trailer' => chunks($bytes, SIZE)
+            . "\r\n0\r\nX-Trailer: 1\r\n\r\n",
     },
 );
 
@@ -88,35 +105,41 @@ my @h2_stops = (0, 1, PART - 1, PART, PART + 1, SIZE - 1, SIZE, 'whole');
 
 sub expect {
     my ($key, $stop) = @_;
-    $stop eq 'whole' ? $whole{$key} = $d->{sha256} : $cut{$key}++;
+    $stop =~ /^whole/ ? $whole{$key} = $d->{sha256} : $cut{$key}++;
 }
 
 # They all run their course; what became of them is looked at in the end.
+
+my @silent;
 
 for my $framing (sort keys %stops) {
     my $of = $stops{$framing};
     for my $port ('', 'tls') {
         for my $stop (sort keys %$of) {
-            for my $how (qw/ close reset /) {
-                my $key = "$framing-$port-$stop-$how";
+            for my $how (qw/ close reset silence /) {
+                my $key = ($how eq 'silence' ? 'silence-' : '')
+                    . "$framing-$port-$stop-$how";
                 expect($key, $stop);
                 my $raw = $t->raw($n->port($port || undef),
                     $port ? (tls => $t->ca) : ());
                 $raw->send(head($key, $framing eq 'chunked' ? ()
                     : (length => SIZE)) . $of->{$stop});
                 $raw->delivered;
-                $raw->$how;
+                $raw->$how if $how ne 'silence';
+                push @silent, [$raw, $stop =~ /^whole/]
+                    if $how eq 'silence';
             }
         }
     }
 }
 
-my @running;
+my (@running, @patient);
 
 sub h2_start {
     my ($port, $key, @args) = @_;
+    my $of = $args[-1] eq 'wait' ? \@patient : \@running;
     wait_exit(shift @running, 60) if @running > 3;
-    push @running, spawn({ stdout => $t->dir . "/$key", stderr => $t->dir
+    push @$of, spawn({ stdout => $t->dir . "/$key", stderr => $t->dir
         . '/h2.err' }, "$TOP/t/lib/h2put", $n->port($port), "/$key",
         $d->{path}, $port =~ /^tls/ ? ('--tls', $t->ca) : (), @args);
 }
@@ -124,8 +147,10 @@ sub h2_start {
 for my $port (qw/ h2 tlsh2 /) {
     for my $length (0, 1) {
         for my $stop (@h2_stops) {
-            for my $how (qw/ close reset cancel /) {
-                my $key = "$port-$length-$stop-$how";
+            for my $how (qw/ close reset cancel wait /) {
+                next if $how eq 'wait' && $stop eq 'whole';
+                my $key = ($how eq 'wait' ? 'silence-' : '')
+                    . "$port-$length-$stop-$how";
                 expect($key, $stop);
                 h2_start($port, $key, $length ? ('--length', SIZE) : (),
                     $stop eq 'whole' ? ('--then', "end-$how")
@@ -134,7 +159,7 @@ for my $port (qw/ h2 tlsh2 /) {
         }
     }
 }
-wait_exit($_, 60) for @running;
+wait_exit($_, 60) for @running, @patient;
 
 # the former object stays
 $s3->put('former', 'as it was');
@@ -157,6 +182,13 @@ subtest 'clients that leave' => sub {
         (map { $_ => 'completed' } keys %whole),
         (map { $_ => 'aborted' } keys %cut),
     }, 'the state of each');
+    my %status = %{statuses()};
+    is(join(' ', grep { $status{$_} != ($whole{$_} ? 201 : 408) }
+        grep { /^silence/ } keys %status), '', 'silence is 408');
+    is(scalar(grep { !$_->[1] && !$_->[0]->closed(5) } @silent), 0,
+        'and its connection is closed');
+    is(scalar(grep { $_->[1] && $_->[0]->response->{status} != 201 } @silent),
+        0, 'who has sent all is answered');
 
     my $log;
     wait_for {

@@ -37,7 +37,7 @@ my $dns = $t->dns(
     'hosted.test' => ['127.0.0.2'],
 );
 my $short = S3T::DNS->new(dir => $t->dir, ttl => 1,
-    names => { 'moves.test' => ['127.0.0.1'] });
+    names => { map { $_ => ['127.0.0.1'] } 'moves.test', 'wanders.test' });
 
 # whose queue is full: it answers no more
 my @queue = IO::Socket::INET->new(LocalAddr => '127.0.0.4', LocalPort => $port,
@@ -113,6 +113,12 @@ http {
             s3_endpoint http://moves.test:%%FAKE_PORT%%;
             s3_upload;
         }
+        location /wanders/ {
+            resolver %%SHORT%%;
+            s3_endpoint http://wanders.test:%%FAKE_PORT%%;
+            s3_keepalive 32;
+            s3_upload;
+        }
         location /six/ { s3_endpoint http://[::1]:%%PORT_six%%; s3_upload; }
         location /six.test/ {
             s3_endpoint http://six.test:%%PORT_six%%;
@@ -139,6 +145,14 @@ http {
             s3_addressing virtual;
             s3_upload;
         }
+    }
+
+    # the same S3 at another address
+    server {
+        listen 127.0.0.5:%%FAKE_PORT%%;
+        error_log %%DIR%%/error.log info;
+        access_log %%DIR%%/other.log six;
+        location / { proxy_pass http://127.0.0.1:%%FAKE_PORT%%; }
     }
 
     # an S3 that has an address of IPv6 alone
@@ -216,6 +230,28 @@ subtest 'answers live for their time' => sub {
 
     $dns->set('one.test' => ['127.0.0.2']);
     stored($n, 'one.test', 'an answer of 60 s is still good');
+};
+
+subtest 'one upload, while the address changes' => sub {
+    my $bytes = read_file(data(3 * PART)->{path});
+    my $raw = $t->raw($n->port);
+    my $of = sub { grep { $_->{path} =~ /wanders/ } $fake->requests('part') };
+    my $seen = sub {
+        my $log = read_file("$n->{dir}/other.log") || '';
+        return scalar(() = $log =~ /wanders/g);
+    };
+    $raw->send("PUT /wanders/x HTTP/1.1\r\nHost: x\r\n"
+        . 'Content-Length: ' . 3 * PART . "\r\n\r\n"
+        . substr $bytes, 0, PART + 1);
+    ok((wait_for { $of->() == 1 }), 'a part is stored');
+    is($seen->(), 0, 'at the first address');
+    $short->set('wanders.test' => ['127.0.0.5']);
+    sleep 2.1;
+    $raw->send(substr $bytes, PART + 1);
+    is(($raw->response(20) || {})->{status}, 201, 'stored');
+    is(scalar($of->()), 3, 'in three parts');
+    # (a kept connection may carry one of them)
+    cmp_ok($seen->(), '>', 0, 'the rest at the second address');
 };
 
 SKIP: {

@@ -522,21 +522,24 @@ http {
 }
 EOF
 
+# two a block short of a part of 5 MiB leave no room for a third
 subtest 'the waiting line' => sub {
     my $body = 'x' x (7 * MB);
     my @raw = map {
         my $raw = $t->raw($full->port);
         $raw->send("PUT /line/$_?id=waiting-line-000$_ HTTP/1.1\r\nHost: x\r\n"
-            . "Content-Length: " . length($body) . "\r\n\r\n" . 'x');
+            . "Content-Length: " . length($body) . "\r\n\r\n"
+            . substr $body, 0, $_ < 3 ? 4_900_000 : 1);
         ok(wait_for(sub {
             curl($full->url("/transfers/waiting-line-000$_"))->{json}
-                {bytesTransferred} }), "upload $_ has memory") if $_ < 4;
+                {bytesTransferred} == 4_900_000 }), "upload $_ has memory")
+            if $_ < 3;
         $raw;
-    } 1 .. 4;
-    is(curl($full->url('/transfers/waiting-line-0004'))->{json}
-        {bytesTransferred}, 0, 'the fourth waits');
-    $_->send(substr $body, 1) for @raw[0 .. 2];
-    is($_->response->{status}, 201, 'stored') for @raw[0 .. 2];
-    $raw[3]->send(substr $body, 1);
-    is($raw[3]->response->{status}, 201, 'and then the fourth');
+    } 1 .. 3;
+    is(curl($full->url('/transfers/waiting-line-0003'))->{json}
+        {bytesTransferred}, 0, 'the third waits');
+    $_->send(substr $body, 4_900_000) for @raw[0, 1];
+    is($_->response->{status}, 201, 'stored') for @raw[0, 1];
+    $raw[2]->send(substr $body, 1);
+    is($raw[2]->response->{status}, 201, 'and then the third');
 };

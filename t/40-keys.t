@@ -299,8 +299,8 @@ subtest 'bad ids' => sub {
     my $good = '0123456789abcdef';
     refused("argument $_", put("/id?id=$_", port => 'bad'),
         'InvalidTransferId', $why)
-        for 'short', substr($good, 1), 'i' x 65, "$good/", "$good.", "$good~",
-        "$good%20", "$good:", "$good\xc3\xa9", "../$good";
+        for 'short', substr($good, 1), 'i' x 65, 'i' x 1024, "$good/",
+        "$good.", "$good~", "$good%20", "$good:", "$good\xc3\xa9", "../$good";
     refused('header ' . encode($_), put('/ids', port => 'bad',
         headers => ["X-Id: $good$_$good"]), 'InvalidTransferId', $why)
         for ' ', "\t", "\x01", '*', "\xff";

@@ -9,6 +9,7 @@ use warnings;
 
 use lib 't/lib';
 use JSON::PP ();
+use List::Util qw/ sum0 /;
 use Test::More;
 use Time::HiRes qw/ sleep /;
 use S3T;
@@ -28,15 +29,21 @@ http {
     s3_credentials static testaccess testsecret;
     s3_part_size 5m;
     s3_window 10m;
+    lingering_timeout 500ms;
     limit_req_zone $binary_remote_addr zone=requests:64k rate=1r/m;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
+        listen 127.0.0.1:%%PORT_tls%% ssl;
+        ssl_certificate %%CERTS%%/server.pem;
+        ssl_certificate_key %%CERTS%%/server.key;
         location / { s3_upload; }
         location /id/ { s3_transfer_id $arg_id; s3_upload; }
         location /forbidden/ { s3_endpoint %%FORBIDS%%; s3_upload; }
         location /enough/ { s3_window 14m; s3_upload; }
         location /small/ { client_max_body_size 1m; s3_upload; }
+        location /twelve/ { client_max_body_size 12m; s3_upload; }
+        location /stall/ { client_body_timeout 300ms; s3_upload; }
         location /basic/ {
             auth_basic uploads; auth_basic_user_file %%DIR%%/htpasswd;
             s3_upload;
@@ -277,6 +284,30 @@ subtest 'chunked, larger than client_max_body_size' => sub {
 };
 $t->allow_errors(qr/client intended to send too large chunked body/);
 
+# Parts are sent before it is known that the body is too large
+subtest 'no more than client_max_body_size reaches S3' => sub {
+    my $d = data(30 * MB);
+    my %send = (
+        'chunked' => sub { curl($n->url($_[0]), file => $d, chunked => 1) },
+        'HTTP/2' => sub { h2_put($n->port('h2'), $_[0], $d) },
+        'HTTP/2, Content-Length' => sub { h2_put($n->port('h2'), $_[0], $d,
+            length => 12 * MB) },
+    );
+    for my $name (sort keys %send) {
+        my $path = '/twelve/' . $name =~ s/\W+/-/gr;
+        my $of = sub { grep { $_->{path} eq "/bucket$path" }
+            $fake->requests(@_) };
+        my $r = $send{$name}->($path);
+        is($r->{status}, $name =~ /Length/ ? 400 : 413, $name)
+            or diag explain $r;
+        ok((wait_for { $of->('abort') == 1 }), "$name: aborted");
+        my $bytes = sum0(map { $_->{length} } $of->('part'));
+        cmp_ok($bytes, '>=', 5 * MB, "$name: there was a part");
+        cmp_ok($bytes, '<=', 12 * MB, "$name: not more than the limit");
+        is(scalar(my @done = $of->('complete')), 0, "$name: not completed");
+    }
+};
+
 
 # The rest of a refused body is not a request.
 
@@ -288,7 +319,8 @@ sub chunk { return sprintf "%x\r\n%s\r\n", length $_[0], $_[0] }
 # Sends the head, the body and the next request; the statuses that came back.
 sub statuses {
     my ($head, $body, %o) = @_;
-    my $raw = $t->raw($n->port);
+    my $raw = $t->raw(($o{of} || $n)->port($o{tls} ? 'tls' : undef),
+        $o{tls} ? (tls => $t->ca) : ());
     my $all = "$head\r\n\r\n$body$after";
     if ($o{late}) {
         $raw->send("$head\r\n\r\n");
@@ -307,6 +339,7 @@ sub statuses {
     return join ' ', $raw->{read} =~ m{^HTTP/1\.1 (\d+)}mg;
 }
 
+my $in_use = 'in-use-0123456789';
 my $put = "PUT %s HTTP/1.1\r\nHost: a\r\n%s";
 my %refused = (
     'a range' => [400, '/k', "Content-Range: bytes 0-1/9\r\n"],
@@ -320,6 +353,9 @@ my %refused = (
     'an error_page' => [400, '/pages/k', "Content-Range: bytes 0-1/9\r\n"],
     'a named error_page' => [501, '/pages/k?uploads', ''],
     'auth_basic' => [401, '/basic/k', ''],
+    'auth_request' => [403, '/request/403/k', ''],
+    'limit_req' => [503, '/limit/k', ''],
+    'an id in use' => [409, "/id/k?id=$in_use", ''],
     'S3 refuses' => [502, '/forbidden/k', ''],
     'S3 refuses, error_page' => [502, '/pages/forbidden/k', ''],
 );
@@ -327,6 +363,12 @@ $t->expect_errors(qr/s3 (PutObject|CreateMultipartUpload) failed: 403/);
 
 subtest 'no request is smuggled' => sub {
     my $body = $inner x 3;
+    my $first = $t->raw($n->port);
+    $first->send("PUT /id/first?id=$in_use HTTP/1.1\r\nHost: a\r\n"
+        . "Content-Length: 10\r\n\r\n12345");
+    wait_for { asks('PUT', "/id/second?id=$in_use")->{status} == 409 };
+    curl($n->url('/limit/'));
+
     for my $name (sort keys %refused) {
         my ($status, $path, $headers, $method) = @{$refused{$name}};
         my $start = sprintf $put =~ s/PUT/$method || 'PUT'/er, $path, $headers;
@@ -342,6 +384,9 @@ subtest 'no request is smuggled' => sub {
             if $status != 502;
         my $chunks = chunk($inner) . chunk($body) . "0\r\n\r\n";
         like(statuses($chunked, $chunks), $right, "$name: chunked");
+        like(statuses($length, $body, tls => 1), $right, "$name: TLS");
+        like(statuses($chunked, $chunks, tls => 1), $right,
+            "$name: TLS, chunked");
         next if $status == 502;
         like(statuses($chunked, $chunks, split => 10), $right,
             "$name: chunked, in two");
@@ -367,6 +412,75 @@ subtest 'no request is smuggled' => sub {
     like(statuses($head, chunk('x' x (2 * MB)) . chunk($body) . "0\r\n\r\n"),
         qr/^413$/, 'larger than client_max_body_size');
 
+    # these announce more than comes, or what may mean two things
+    my %whole = (
+        'too large, by its length' => [413, '/small/k',
+            'Content-Length: ' . 2 * MB],
+        'too many parts' => [413, '/k', 'Content-Length: ' . 60 * GB],
+        # nginx ends it without a word
+        'a body that stalls' => ['', '/stall/k', 'Content-Length: 1000'],
+        'both codings' => [400, '/k', 'Content-Length: ' . length($body)
+            . "\r\nTransfer-Encoding: chunked"],
+        'two lengths' => [400, '/k', "Content-Length: 3\r\n"
+            . 'Content-Length: ' . length $body],
+    );
+    for my $name (sort keys %whole) {
+        my ($status, $path, $headers) = @{$whole{$name}};
+        for my $tls (0, 1) {
+            is(statuses(sprintf($put, $path, $headers), $body, tls => $tls),
+                $status, "$name, TLS $tls: the connection is closed");
+        }
+    }
+    $first->close;
+
     unlike($n->access_log, qr/smuggled/, 'none was seen');
     like($n->access_log, qr/seen\?after/, 'one after a refusal was');
 };
+
+# who waited in vain for memory, its body unread
+subtest 'nor after s3_queue_timeout' => sub {
+    my $deaf = $t->fake(on => { part => { delay => 8 } });
+    $t->token(DEAF => $deaf->url);
+    my $of = $t->nginx(<<'EOC');
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_memory 15m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_queue_timeout 500ms;
+    lingering_timeout 500ms;
+    s3_endpoint %%DEAF%%;
+    s3_bucket bucket;
+    s3_credentials static testaccess testsecret;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { s3_upload; }
+        location /seen { return 200 "seen\n"; }
+        location /transfers/ { s3_status; }
+    }
+}
+EOC
+    my @hold = map {
+        my $raw = $t->raw($of->port);
+        $raw->send(sprintf("$put\r\n", "/hold$_",
+            "Content-Length: 20000000\r\n") . 'x' x (5 * MB));
+        $raw;
+    } 1, 2;
+    ok((wait_for { $deaf->begun('part') == 2
+        && curl($of->url('/transfers/'))->{json}{totals}{memoryUsed}
+        == 10 * MB }), 'the memory is full, but for the margin');
+    my $body = $inner x 3;
+    my $right = qr/^503( 200)?$/;
+    my $length = sprintf $put, '/k', 'Content-Length: ' . length $body;
+    my $chunked = sprintf $put, '/k', 'Transfer-Encoding: chunked';
+    like(statuses($length, $body, of => $of), $right, 'at once');
+    like(statuses("$length\r\nExpect: 100-continue", $body, of => $of,
+        late => 1), $right, 'with Expect, late');
+    like(statuses($chunked, chunk($inner) . chunk($body) . "0\r\n\r\n",
+        of => $of), $right, 'chunked');
+    unlike($of->access_log, qr/smuggled/, 'none was seen');
+    $_->reset for @hold;
+};
+$t->expect_errors(qr/no room in s3_memory for 500 ms/);
+$t->allow_errors(qr/s3 AbortMultipartUpload failed/);

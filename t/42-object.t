@@ -64,6 +64,13 @@ http {
             s3_object_header Content-Type $decoded;
             s3_upload injected;
         }
+        location /fake/kms/ {
+            s3_endpoint %%FAKE%%;
+            s3_object_header x-amz-server-side-encryption aws:kms;
+            s3_object_header x-amz-server-side-encryption-aws-kms-key-id
+                arn:aws:kms:us-east-1:1:key/0123;
+            s3_upload;
+        }
         location /fake/arg {
             s3_endpoint %%FAKE%%;
             s3_metadata value $arg_x;
@@ -207,6 +214,28 @@ subtest 'nothing else' => sub {
         'Cache-Control;']);
     is_deeply([@{seen('put', 'fake/c')}{qw/ content-type cache-control /}],
         [undef, undef], 'empty headers are none');
+};
+
+# S3 refuses them with a part
+subtest 'a KMS key' => sub {
+    my %want = ('x-amz-server-side-encryption' => 'aws:kms',
+        'x-amz-server-side-encryption-aws-kms-key-id' =>
+            'arn:aws:kms:us-east-1:1:key/0123');
+    for (['put', 10], ['create', 6 * MB], ['part', 6 * MB],
+        ['complete', 6 * MB])
+    {
+        my ($op, $size) = @$_;
+        my $key = "fake/kms/a b+$op";
+        my $r = curl($n->url('/' . S3T::S3::encode($key, '/')),
+            file => data($size));
+        is($r->{status}, 201, "$op: stored") or diag explain $r;
+        my $seen = seen($op, S3T::S3::encode($key, '/'));
+        my %got = map { $_ => $seen->{$_} } grep { /encryption/ } keys %$seen;
+        is_deeply(\%got, $op =~ /put|create/ ? \%want : {}, "$op: its headers");
+        my ($signed) = $seen->{authorization} =~ /SignedHeaders=([^,]+)/;
+        is(scalar(() = $signed =~ /encryption/g), scalar keys %got,
+            "$op: which are signed");
+    }
 };
 
 subtest 'conditions' => sub {

@@ -263,9 +263,10 @@ for my $size (30_000, 6 * MB + 17) {
                 add_case(framing => $_->[0], at => $_->[1], how => $how,
                     tls => $tls, part => '5m', size => $size, empty_end => 1);
             }
-            add_case(framing => 'h2', at => -10, how => 'cancel', tls => $tls,
+            next if $how ne 'close';
+            add_case(framing => $_, at => -10, how => 'cancel', tls => $tls,
                 part => '5m', size => $size, empty_end => 1)
-                if $how eq 'close';
+                for qw/ h2 h2-length /;
         }
     }
 }
@@ -338,6 +339,13 @@ subtest 'the clients' => sub {
             my $whole = grep { $_->{whole} } @of;
             cmp_ok(scalar @of, '>', 12, "$framing, TLS $tls: " . @of
                 . " requests, $whole of them whole");
+            for my $how (qw/ close reset silence /,
+                $framing =~ /^h2/ ? 'cancel' : ())
+            {
+                my @cut = grep { $cases{$_->{key}}{how} eq $how
+                    && !$_->{whole} } @of;
+                cmp_ok(scalar @cut, '>', 1, @cut . " of them cut by $how");
+            }
         }
     }
 };

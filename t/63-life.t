@@ -268,6 +268,51 @@ subtest 'another zone' => sub {
     ok($n->quit, 'the new ones can leave');
 };
 
+# nginx goes on with what it had, and so do the uploads and the zone
+subtest 'a configuration that is refused' => sub {
+    my $n = $t->nginx($conf, workers => 2);
+    my $taken = $t->fake;
+    my $twice = $conf
+        =~ s/(?=listen 127)/listen 127.0.0.1:$taken->{port}; /r;
+    my $in_use = qr/bind\(\) to 127\.0\.0\.1:$taken->{port} failed/;
+    my @workers = sort $n->workers;
+    my @up = map { half($n, '/upload/', "refused-01234567-$_", LARGE,
+        $_ % 2 ? 'length' : 'tls-chunked') } 1 .. 4;
+    ok(under_way($n, @up), 'four are under way');
+    my %bad = (
+        'not understood' => [$conf =~ s/s3_part_size 5m/s3_part_size 1k/r,
+            qr/"s3_part_size" 1024 is outside/],
+        'an address in use' => [$twice, $in_use],
+        'the same, with another zone' => [$twice =~ s/%%ZONE%%/4m/r, $in_use],
+    );
+    for my $name (sort keys %bad) {
+        my ($text, $says) = @{$bad{$name}};
+        $n->conf($text);
+        my $before = () = $n->log =~ /$says/g;
+        kill 'HUP', $n->pid;
+        ok((wait_for { $before < (() = $n->log =~ /$says/g) }),
+            "$name: refused");
+        $t->allow_alerts($says, qr/still could not bind\(\)/);
+        # (it tries to bind for two seconds and a half)
+        is(state_of($n, $_->{id}), 'active', "$_->{id} goes on") for @up;
+        is(curl($n->url('/upload/new'), body => 'x')->{status}, 201,
+            'a new one is stored');
+    }
+    ok((wait_for { $n->log =~ /still could not bind/ }), 'it gives up');
+    is_deeply([sort $n->workers], \@workers, 'by the same workers');
+    $_->{c}->send($_->{rest}) for @up;
+    is(($_->{c}->response(20) || {})->{status}, 201, "$_->{id} is stored")
+        for @up;
+    is_stored("upload/$_->{id}", LARGE, 'byte for byte') for @up;
+    $_->{c}->close for @up;
+    $n->conf($conf);
+    ok($n->reload, 'a good one is taken');
+    is_deeply([@{totals($n)}{qw/ started completed failed aborted active /}],
+        [7, 7, 0, 0, 0], 'with all that was counted');
+    $taken->stop;
+    ok($n->quit, 'and all leave');
+};
+
 subtest 'none stays' => sub {
     my $n = $t->nginx($conf, workers => 2);
     my $leave = sub {

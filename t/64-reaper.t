@@ -143,31 +143,20 @@ subtest 'an abort while parts are on their way' => sub {
 };
 
 
-# an id whose former upload is still to be aborted
-subtest 'another attempt while the former one is open' => sub {
-    my $fake = $t->fake(on => { part => [ { status => 403 } ],
-        abort => [ ({ status => 500 }) x 3, {}, { status => 404 } ] });
+# neither the transfer nor the reaper gets an answer
+subtest 'an abort that hangs' => sub {
+    my $fake = $t->fake(on => { part => { status => 403 },
+        abort => [ { status => 500 }, ({ delay => 60 }) x 3 ] });
     $t->token(LOCATIONS => locations(fake => $fake));
     my $n = $t->nginx($conf);
-    my $id = 'anew-0123456789ab';
-    is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 502,
-        'refused');
-    ok((wait_for { $fake->begun('abort') }), 'not aborted');
-    is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 201,
-        'another attempt');
-    is(state_of($n, $id), 'completed', 'its record');
-    is(scalar @{curl($n->url('/status/'))->{json}{transfers}}, 1,
-        'the only one');
-    my $tries = $fake->begun('abort');
-    kill 'KILL', $n->workers;
-    ok((wait_for { ($fake->begun('abort') || 0) > $tries } 8),
-        'a worker later the former one is aborted');
-    is(state_of($n, $id), 'completed', 'the record stays');
-    my ($first) = $fake->requests('create');
-    my %aborted = map { $_->{query}{uploadId} => 1 } $fake->requests('abort');
-    is(scalar keys %aborted, 1, 'and that alone');
-    ok((wait_for { totals($n)->{abortsWaiting} == 0 } 15), 'at last');
-    is(totals($n)->{slotsUsed}, 1, 'one slot');
+    is(curl($n->url('/fake/a?id=hangs-0123456789a'), body => body())->{status},
+        502, 'refused');
+    ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
+    my $began = time;
+    ok($n->quit(15), 'nginx leaves');
+    cmp_ok(time - $began, '<', 10, 'it does not wait for S3');
+    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: hangs-/)), 1,
+        'tells what stays open');
 };
 
 

@@ -137,11 +137,20 @@ subtest 'a killed worker' => sub {
 subtest 'a single worker, and a reload in the middle' => sub {
     $t->token(LOCATIONS => '');
     my $n = $t->nginx($conf);
+    my $done = half($n, '/upload/', 'done-01234567890');
+    finish($s3, $done, 'one');
+    my $given_up = half($n, '/upload/', 'given-up-0123456');
+    ok(stored($n, $given_up), 'one that is given up');
+    $given_up->{c}->close;
+    ok((wait_for { !$s3->uploads }), 'is aborted');
     my $u = half($n, '/upload/', 'single-0123456789');
     ok(stored($n, $u), 'an upload');
     kill 'KILL', $n->workers;
     ok((wait_for { !$s3->uploads } 8), 'the next worker aborts it');
     ok((wait_for { state_of($n, $u->{id}) eq 'failed' }), 'its record');
+    is(scalar(lines($n, qr/orphaned multipart upload/)), 1, 'it alone');
+    is_deeply([map { state_of($n, $_->{id}) } $done, $given_up],
+        [qw/ completed aborted /], 'the others\' records stay');
 
     $u = half($n, '/upload/', 'reload-0123456789');
     ok(stored($n, $u), 'another');
@@ -155,57 +164,6 @@ subtest 'a single worker, and a reload in the middle' => sub {
     kill 'KILL', $old;
     ok((wait_for { !$s3->uploads } 8), 'the old worker is killed: aborted');
     is(state_of($n, $u->{id}), 'failed', 'its record');
-};
-
-
-# What a leaving worker cannot abort, a worker of the new configuration does.
-subtest 'debts over a reload' => sub {
-    my $fake = $t->fake(on => { part => { status => 403 },
-        abort => [ ({ status => 500 }) x 2, {}, { status => 404 } ] });
-    $t->token(LOCATIONS => locations(fake => $fake));
-    $t->allow_errors(qr/s3 (?:UploadPart|AbortMultipartUpload) failed/);
-    my $n = $t->nginx($conf);
-    is(curl($n->url('/fake/a?id=debt-0123456789abc'), body => body())->{status},
-        502, 'refused');
-    ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
-    my ($old) = $n->workers;
-    my $u = half($n, '/upload/', 'holds-0123456789');
-    ok(stored($n, $u), 'something keeps the worker');
-    ok($n->reload, 'a reload');
-    ok((wait_for { $fake->begun('abort') >= 3 } 8), 'aborted');
-    is_deeply([$n->leaving_workers], [$old], 'before the old one has left');
-    is(state_of($n, 'debt-0123456789abc'), 'failed', 'the record');
-    finish($s3, $u, 'what kept the worker');
-    ok((wait_for { !$n->leaving_workers }), 'which leaves');
-    is(scalar(lines($n, qr/stays open/)), 0, 'nothing stays open');
-
-    # where the endpoint is no more
-    my $deaf = $t->fake(on => { part => { status => 403 },
-        abort => { status => 500 } });
-    $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
-    $n->conf($conf);
-    ok($n->reload, 'another configuration');
-    is(curl($n->url('/deaf/a?id=moved-0123456789ab'), body => body())->{status},
-        502, 'refused');
-    ok((wait_for { $deaf->begun('abort') }), 'not aborted');
-    $n->{tokens}{LOCATIONS} = '';
-    $n->conf($conf);
-    ok($n->reload, 'and another');
-    my $nowhere = qr/\[warn\].*upload "fake-\S+" stays open: no location has its/;
-    ok((wait_for { lines($n, $nowhere) } 8), 'is told of');
-    like((lines($n, $nowhere))[0], qr/transfer: moved-\S+, bucket: "bucket"/,
-        'by name');
-    my $tries = $deaf->begun('abort');
-    kill 'KILL', $n->workers;
-    ok((wait_for { 2 == lines($n, $nowhere) } 8),
-        'by the next worker as well');
-    $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
-    $n->conf($conf);
-    ok($n->reload, 'the endpoint is back');
-    ok((wait_for { $deaf->begun('abort') > $tries } 8), 'so are the aborts');
-    ok($n->quit, 'leaves');
-    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: moved-/)), 1,
-        'what stays open');
 };
 
 

@@ -17,6 +17,10 @@
  * Speed: --rate B (bytes a second a connection), --latency MS (each answer).
  *
  * Faults, each Nth:
+ *   --every N             of all requests, none of which is carried out, in turn:
+ *                         500, the body not read, then close · reset in the
+ *                         middle of it · 400 RequestTimeout, then close · 503
+ *                         SlowDown · closed without an answer
  *   --slowdown N          part or object: 503 SlowDown after its body
  *   --reset N             connection reset in the middle of its body
  *   --hang N              body read, no answer, for ten minutes
@@ -84,6 +88,7 @@ static const struct {
 } null_numbers[] = {
     { "rate", &null_options.rate },
     { "latency", &null_options.latency },
+    { "every", &null_options.every },
     { "slowdown", &null_options.slowdown },
     { "reset", &null_options.reset },
     { "hang", &null_options.hang },
@@ -591,7 +596,7 @@ null_usage(void)
     fprintf(stderr, "usage: s3_null [--port N] [--tls-port N --cert F --key F]"
             " [--port-file F]\n"
             "  [--crc32] [--sha256] [--verify] [--rate B] [--latency MS]\n"
-            "  [--slowdown N] [--reset N] [--hang N] [--early N]\n"
+            "  [--every N] [--slowdown N] [--reset N] [--hang N] [--early N]\n"
             "  [--complete-error N] [--complete-lost N]"
             " [--complete-space MS]\n"
             "  [--stall MS] [--idle-close N] [--throttle N]\n");

@@ -55,7 +55,8 @@ typedef struct {
     int   verify;
     long  rate;                      /* bytes a second a connection */
     long  latency;                   /* ms before each answer */
-    long  slowdown;                  /* faults: each Nth; 0: never */
+    long  every;                     /* faults: each Nth; 0: never */
+    long  slowdown;
     long  reset;
     long  hang;
     long  early;

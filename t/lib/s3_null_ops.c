@@ -475,10 +475,63 @@ null_delete(null_conn_t *c, const null_req_t *r)
 }
 
 
+/* the faults of --every in turn; nothing of the request is carried out */
+
+static int
+null_every(null_conn_t *c, const null_req_t *r)
+{
+    unsigned long        n;
+    null_body_t          b;
+    static atomic_ulong  sequence, turn;
+
+    if (!null_fault(&sequence, null_options.every)) {
+        return 0;
+    }
+
+    n = turn++ % 5;
+
+    if (n == 0) {
+        c->close = 1;
+        null_error(c, 500, "InternalError", "The body is not read");
+        null_linger(c, 2000);
+        return -1;
+    }
+
+    if (n == 1) {
+        null_take(c, r, &b, r->length / 2 + 1);
+        null_reset(c);
+        return -1;
+    }
+
+    if (null_take(c, r, &b, 0)) {
+        return -1;
+    }
+
+    if (n == 2) {
+        c->close = 1;
+        null_error(c, 400, "RequestTimeout", "Too slow");
+
+    } else if (n == 3) {
+        return null_error(c, 503, "SlowDown", "Slower, please") ? -1 : 1;
+    }
+
+    /* else: no answer */
+
+    return -1;
+}
+
+
 int
 null_s3(null_conn_t *c, null_req_t *r)
 {
+    int    rc;
     char   id_buf[128], arg[8], *id, *body;
+
+    rc = null_every(c, r);
+
+    if (rc != 0) {
+        return rc < 0 ? -1 : 0;
+    }
 
     id = null_arg(r, "uploadId", id_buf, sizeof(id_buf)) == 0 ? id_buf : NULL;
 
