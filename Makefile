@@ -3,8 +3,8 @@
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all deps module module-asan unit test test-asan test-docker fuzz demo \
-    bench services-start services-stop clean help
+.PHONY: all deps module module-asan unit test test-asan torture soak \
+    test-docker fuzz demo bench services-start services-stop clean help
 
 all: module
 
@@ -25,6 +25,12 @@ test: deps module	## all tests; TESTS="t/x.t t/y.t" for some
 
 test-asan: deps module-asan	## all tests, nginx, module and units under ASan, UBSan
 	@T_ASAN=1 t/lib/run-tests $(TESTS)
+
+torture: deps module	## the N-th allocation or call of a worker fails; T_TORTURE=times as many (5)
+	@T_TORTURE=$${T_TORTURE:-5} t/lib/run-tests t/70-torture.t
+
+soak: deps module	## mixed uploads with faults, reloads, kills; SOAK_TIME=minutes (15)
+	@t/lib/run-tests t/soak/soak.t
 
 test-docker: deps	## build the image and upload through it (root, slow)
 	@t/docker.sh

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <zlib.h>
 
@@ -12,6 +13,7 @@ struct s3_sha256_s {
 };
 
 
+static int s3_checksum_result(int rc);
 static void s3_checksum_hex(const unsigned char *digest, char out[65]);
 
 
@@ -90,8 +92,8 @@ s3_sha256_create(void)
     h->ctx = EVP_MD_CTX_new();
 
     if (h->ctx == NULL || EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) != 1) {
-        EVP_MD_CTX_free(h->ctx);
-        free(h);
+        s3_sha256_destroy(h);
+        (void) s3_checksum_result(0);
         return NULL;
     }
 
@@ -104,14 +106,14 @@ s3_sha256_reset(s3_sha256_t *h)
 {
     /* no type: OpenSSL 3 keeps the algorithm and saves the look-up */
 
-    return EVP_DigestInit_ex(h->ctx, NULL, NULL) == 1 ? S3_OK : S3_ERROR;
+    return s3_checksum_result(EVP_DigestInit_ex(h->ctx, NULL, NULL));
 }
 
 
 int
 s3_sha256_update(s3_sha256_t *h, const void *p, size_t len)
 {
-    return EVP_DigestUpdate(h->ctx, p, len) == 1 ? S3_OK : S3_ERROR;
+    return s3_checksum_result(EVP_DigestUpdate(h->ctx, p, len));
 }
 
 
@@ -121,7 +123,7 @@ s3_sha256_hex(s3_sha256_t *h, char out[65])
     unsigned char  digest[EVP_MAX_MD_SIZE];
 
     if (EVP_DigestFinal_ex(h->ctx, digest, NULL) != 1) {
-        return S3_ERROR;
+        return s3_checksum_result(0);
     }
 
     s3_checksum_hex(digest, out);
@@ -148,12 +150,28 @@ s3_sha256(const void *p, size_t len, char out[65])
     unsigned char  digest[EVP_MAX_MD_SIZE];
 
     if (EVP_Digest(p, len, digest, NULL, EVP_sha256(), NULL) != 1) {
-        return S3_ERROR;
+        return s3_checksum_result(0);
     }
 
     s3_checksum_hex(digest, out);
 
     return S3_OK;
+}
+
+
+/* OpenSSL's queue of errors is that of TLS as well, where what we left would be
+   taken for a connection's */
+
+static int
+s3_checksum_result(int rc)
+{
+    if (rc == 1) {
+        return S3_OK;
+    }
+
+    ERR_clear_error();
+
+    return S3_ERROR;
 }
 
 

@@ -22,6 +22,10 @@ const s3_limits_t  s3_limits_default = {
 
 static uint64_t s3_plan_cap(const s3_limits_t *limits, uint64_t window);
 static uint64_t s3_plan_needed(const s3_limits_t *limits, uint64_t total);
+static uint64_t s3_plan_unknown(const s3_plan_t *p);
+static uint64_t s3_plan_mib(uint64_t n);
+static void s3_plan_grow(s3_plan_t *p);
+static unsigned s3_plan_step(const s3_limits_t *limits);
 
 
 int
@@ -48,8 +52,11 @@ s3_plan_init(s3_plan_t *p, const s3_limits_t *limits, uint64_t part_size,
     p->part_size = part_size;
 
     if (p->total == -1) {
+        p->goal = s3_plan_unknown(p);
         return S3_OK;
     }
+
+    p->goal = total;
 
     if ((uint64_t) total > limits->max_object) {
         return S3_DECLINED;
@@ -85,35 +92,54 @@ s3_plan_single(const s3_plan_t *p)
 uint64_t
 s3_plan_next(s3_plan_t *p)
 {
-    unsigned  step;
-    uint64_t  size, rest;
+    uint64_t  size, rest, later;
 
-    rest = (p->total == -1) ? p->limits->max_object : (uint64_t) p->total;
-    rest -= p->planned;
+    rest = p->goal - p->planned;
 
     if (rest == 0 || p->parts >= p->limits->max_parts) {
         return 0;
     }
 
-    size = (p->part_size < rest) ? p->part_size : rest;
+    /* what the numbers after this one cannot hold has to go in here */
+
+    size = p->part_size;
+    later = (p->limits->max_parts - p->parts - 1) * p->cap;
+
+    if (rest > later && rest - later > size) {
+        size = s3_plan_mib(rest - later);
+    }
+
+    if (size > rest) {
+        size = rest;
+    }
 
     p->planned += size;
     p->parts++;
 
-    if (p->total == -1) {
-        step = p->limits->max_parts / 10;
-
-        if (step == 0) {
-            step = 1;
-        }
-
-        if (p->parts % step == 0) {
-            p->part_size = (p->part_size > p->cap / 2) ? p->cap
-                                                       : 2 * p->part_size;
-        }
+    if (p->total == -1 && p->parts % s3_plan_step(p->limits) == 0) {
+        s3_plan_grow(p);
     }
 
     return size;
+}
+
+
+int
+s3_plan_may_close(const s3_plan_t *p, uint64_t part, uint64_t size)
+{
+    uint64_t  rest;
+
+    rest = p->goal - p->planned + part - size;
+
+    return size >= p->limits->min_part
+           && rest <= (p->limits->max_parts - p->parts) * p->cap;
+}
+
+
+void
+s3_plan_close(s3_plan_t *p, uint64_t part, uint64_t size)
+{
+    p->planned -= part - size;
 }
 
 
@@ -131,9 +157,50 @@ s3_plan_largest(const s3_limits_t *limits, uint64_t part_size,
 
     (void) s3_plan_init(&p, limits, part_size, window, -1);
 
-    while (s3_plan_next(&p) != 0) { /* void */ }
+    return p.goal;
+}
 
-    return p.planned;
+
+/* the sum of all parts, none of which is closed early */
+
+static uint64_t
+s3_plan_unknown(const s3_plan_t *p)
+{
+    uint64_t   sum;
+    unsigned   n, step;
+    s3_plan_t  plan;
+
+    plan = *p;
+    step = s3_plan_step(p->limits);
+    sum = 0;
+
+    for (n = p->limits->max_parts; n > 0; n -= step) {
+
+        if (step > n) {
+            step = n;
+        }
+
+        sum += step * plan.part_size;
+        s3_plan_grow(&plan);
+    }
+
+    return (sum < p->limits->max_object) ? sum : p->limits->max_object;
+}
+
+
+static void
+s3_plan_grow(s3_plan_t *p)
+{
+    p->part_size = (p->part_size > p->cap / 2) ? p->cap : 2 * p->part_size;
+}
+
+
+/* parts of one size where the length is unknown */
+
+static unsigned
+s3_plan_step(const s3_limits_t *limits)
+{
+    return (limits->max_parts < 10) ? 1 : limits->max_parts / 10;
 }
 
 
@@ -159,9 +226,15 @@ s3_plan_cap(const s3_limits_t *limits, uint64_t window)
 static uint64_t
 s3_plan_needed(const s3_limits_t *limits, uint64_t total)
 {
-    uint64_t  n;
+    return s3_plan_mib(total / limits->max_parts
+                       + (total % limits->max_parts != 0));
+}
 
-    n = total / limits->max_parts + (total % limits->max_parts != 0);
 
+/* whole MiB, up */
+
+static uint64_t
+s3_plan_mib(uint64_t n)
+{
     return (n / S3_MIB + (n % S3_MIB != 0)) * S3_MIB;
 }

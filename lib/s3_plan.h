@@ -24,6 +24,8 @@ typedef struct {
     uint64_t            part_size;   /* of the next part */
     uint64_t            cap;         /* no part is larger: half the window */
     int64_t             total;       /* -1: unknown */
+    uint64_t            goal;        /* what the part numbers must hold: total,
+                                        or the largest of unknown length */
     uint64_t            planned;     /* bytes given out so far */
     unsigned            parts;       /* parts given out so far */
     uint64_t            need_window; /* S3_DECLINED: the window it needs, or 0
@@ -46,8 +48,17 @@ int s3_plan_single(const s3_plan_t *p);
 /* bytes of the next part, 0: none is left (known: all given out; unknown:
    parts or object limit passed). Known length: the last part has the rest.
    Unknown length: doubles every max_parts / 10 parts up to the cap; the source
-   may end within any part. */
+   may end within any part. Larger, up to the cap, where parts that were closed
+   early left too few numbers for the rest. */
 uint64_t s3_plan_next(s3_plan_t *p);
+
+/* 1: the part that was given out last, with `part` bytes, may be closed after
+   `size` bytes: it is not too small, and the part numbers that are left hold
+   the rest; 0: not */
+int s3_plan_may_close(const s3_plan_t *p, uint64_t part, uint64_t size);
+
+/* that part was closed after size bytes: the rest goes to others */
+void s3_plan_close(s3_plan_t *p, uint64_t part, uint64_t size);
 
 /* largest object for a configuration, bytes; known: whether its length is
    known before */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <openssl/crypto.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
@@ -363,6 +364,7 @@ s3_sigv4_hash(const s3_sigv4_request_t *r, const unsigned char *order,
     sink.md = EVP_MD_CTX_new();
 
     if (sink.md == NULL) {
+        ERR_clear_error();
         return S3_ERROR;
     }
 
@@ -373,6 +375,9 @@ s3_sigv4_hash(const s3_sigv4_request_t *r, const unsigned char *order,
         && EVP_DigestFinal_ex(sink.md, digest, NULL) == 1)
     {
         rc = S3_OK;
+
+    } else {
+        ERR_clear_error();
     }
 
     EVP_MD_CTX_free(sink.md);
@@ -436,6 +441,7 @@ s3_sigv4_scope_hash(s3_str_t secret, const s3_sigv4_request_t *r,
     md = EVP_MD_CTX_new();
 
     if (md == NULL) {
+        ERR_clear_error();
         return S3_ERROR;
     }
 
@@ -452,7 +458,12 @@ s3_sigv4_scope_hash(s3_str_t secret, const s3_sigv4_request_t *r,
 
     EVP_MD_CTX_free(md);
 
-    return (rc == 1) ? S3_OK : S3_ERROR;
+    if (rc != 1) {
+        ERR_clear_error();
+        return S3_ERROR;
+    }
+
+    return S3_OK;
 }
 
 
@@ -503,6 +514,9 @@ s3_sigv4_hmac(const void *key, size_t key_len, s3_str_t data,
     if (HMAC(EVP_sha256(), key, (int) key_len, data.data, data.len, out, &len)
         == NULL)
     {
+        /* the queue is that of TLS as well */
+
+        ERR_clear_error();
         return S3_ERROR;
     }
 

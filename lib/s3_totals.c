@@ -60,7 +60,12 @@ static const s3_totals_row_t  s3_totals_transfers[] = {
     s3_totals_counter("s3Retries", "s3_retries",
         "Requests to S3 that repeated a failed one.", s3_retries),
     s3_totals_counter("s3Errors", "s3_errors",
-        "Requests to S3 that failed.", s3_errors)
+        "Requests to S3 that failed.", s3_errors),
+    s3_totals_counter("orphansAborted", "orphans_aborted",
+        "Multipart uploads that dead processes left, aborted.", orphans),
+    s3_totals_gauge("abortsWaiting", "aborts_waiting",
+        "Multipart uploads to be aborted, past the first failure.",
+        aborts_waiting)
 };
 
 static const s3_totals_row_t  s3_totals_stores[] = {

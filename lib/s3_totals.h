@@ -33,6 +33,8 @@ typedef struct {
     uint64_t           s3_requests;
     uint64_t           s3_retries;
     uint64_t           s3_errors;
+    uint64_t           orphans;      /* aborted for those who died */
+    uint64_t           aborts_waiting;   /* gauge */
     s3_store_totals_t  redis;
     s3_store_totals_t  dynamodb;
     uint64_t           slots;        /* gauge: size of the zone in records */

@@ -12,6 +12,11 @@
    each piece of input, so that its size must not be the document's */
 #define S3_XML_MAX_TOKEN  65536
 
+/* Set aside for the answers to come where there is no memory: a parser and a
+   short document take less than a half. The answer to CreateMultipartUpload
+   names what has to be aborted some day. */
+#define S3_XML_RESERVE    65536
+
 
 typedef enum {
     S3_XML_TEXT = 0,
@@ -29,6 +34,14 @@ typedef struct {
     size_t         offset;           /* in the reply, or in the part */
     size_t         size;
 } s3_xml_value_t;
+
+
+/* in front of each piece of memory; keeps it aligned */
+
+typedef union {
+    size_t       size;
+    long double  align;
+} s3_xml_mem_t;
 
 
 struct s3_xml_s {
@@ -55,6 +68,9 @@ static void XMLCALL s3_xml_on_other(void *data, const XML_Char *s, int len);
 static void XMLCALL s3_xml_on_doctype(void *data, const XML_Char *name,
     const XML_Char *system_id, const XML_Char *public_id, int internal);
 
+static void *s3_xml_malloc(size_t size);
+static void *s3_xml_realloc(void *p, size_t size);
+static void s3_xml_free(void *p);
 static void s3_xml_fail(s3_xml_t *x);
 static const char *s3_xml_local_name(const char *name);
 static s3_xml_root_e s3_xml_root(const char *name);
@@ -101,7 +117,21 @@ static const s3_xml_value_t  s3_xml_values[] = {
     { S3_XML_LIST_UPLOADS, 2, "IsTruncated", S3_XML_BOOL, 0, 0 },
     s3_xml_part("PartNumber", S3_XML_UINT, number),
     s3_xml_part("Size", S3_XML_UINT64, size),
-    s3_xml_part("ETag", S3_XML_TEXT, etag)
+    s3_xml_part("ETag", S3_XML_TEXT, etag),
+    s3_xml_part("LastModified", S3_XML_TEXT, last_modified)
+};
+
+
+#define S3_XML_PIECES  (S3_XML_RESERVE / sizeof(s3_xml_mem_t))
+
+static struct {
+    s3_xml_mem_t  mem[S3_XML_PIECES];
+    size_t        used;              /* bytes */
+    unsigned      given;             /* pieces that did not come back */
+} s3_xml_reserve;
+
+static const XML_Memory_Handling_Suite  s3_xml_memory = {
+    s3_xml_malloc, s3_xml_realloc, s3_xml_free
 };
 
 
@@ -120,18 +150,20 @@ s3_xml_create(s3_xml_reply_t *reply)
     reply->part = part;
     reply->data = data;
 
-    x = calloc(1, sizeof(s3_xml_t));
+    x = s3_xml_malloc(sizeof(s3_xml_t));
     if (x == NULL) {
         return NULL;
     }
+
+    memset(x, 0, sizeof(s3_xml_t));
 
     x->reply = reply;
 
     /* no namespaces: a prefix that was not declared is no reason to fail */
 
-    x->parser = XML_ParserCreate(NULL);
+    x->parser = XML_ParserCreate_MM(NULL, &s3_xml_memory, NULL);
     if (x->parser == NULL) {
-        free(x);
+        s3_xml_free(x);
         return NULL;
     }
 
@@ -214,7 +246,75 @@ s3_xml_destroy(s3_xml_t *x)
     }
 
     XML_ParserFree(x->parser);
-    free(x);
+    s3_xml_free(x);
+}
+
+
+/* from the system, or else from the reserve, which starts anew once all that
+   it gave has come back */
+
+static void *
+s3_xml_malloc(size_t size)
+{
+    s3_xml_mem_t  *m;
+
+    m = malloc(sizeof(s3_xml_mem_t) + size);
+
+    if (m == NULL) {
+        size += sizeof(s3_xml_mem_t) - size % sizeof(s3_xml_mem_t);
+
+        if (size >= S3_XML_RESERVE - s3_xml_reserve.used) {
+            return NULL;
+        }
+
+        m = &s3_xml_reserve.mem[s3_xml_reserve.used / sizeof(s3_xml_mem_t)];
+        s3_xml_reserve.used += sizeof(s3_xml_mem_t) + size;
+        s3_xml_reserve.given++;
+    }
+
+    m->size = size;
+
+    return m + 1;
+}
+
+
+static void *
+s3_xml_realloc(void *p, size_t size)
+{
+    void    *copy;
+    size_t   old;
+
+    copy = s3_xml_malloc(size);
+
+    if (copy && p) {
+        old = ((s3_xml_mem_t *) p - 1)->size;
+        memcpy(copy, p, old < size ? old : size);
+        s3_xml_free(p);
+    }
+
+    return copy;
+}
+
+
+static void
+s3_xml_free(void *p)
+{
+    s3_xml_mem_t  *m;
+
+    if (p == NULL) {
+        return;
+    }
+
+    m = (s3_xml_mem_t *) p - 1;
+
+    if (m < s3_xml_reserve.mem || m >= s3_xml_reserve.mem + S3_XML_PIECES) {
+        free(m);
+        return;
+    }
+
+    if (--s3_xml_reserve.given == 0) {
+        s3_xml_reserve.used = 0;
+    }
 }
 
 

@@ -26,6 +26,7 @@ typedef struct {
     unsigned  number;
     uint64_t  size;                  /* bytes */
     char      etag[136];
+    char      last_modified[40];     /* ISO 8601, s3_retry_iso_date() */
 } s3_xml_part_t;
 
 /* Strings are NUL-terminated, empty: absent or too long. */

@@ -602,6 +602,7 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
 
     transfer->target = target;
     transfer->pool = mcf->pool;
+    transfer->reaper = mcf->reaper;
     transfer->progress.stores = &mcf->stores;
     transfer->progress.gate = conf->gate;
     transfer->progress.log_level = conf->progress_log;
@@ -704,6 +705,10 @@ ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     if (conf->checksum == NGX_CONF_UNSET_UINT) {
         conf->checksum = aws ? NGX_HTTP_S3_CHECKSUM_CRC32
                              : NGX_HTTP_S3_CHECKSUM_OFF;
+    }
+
+    if (conf->bucket->lengths == NULL) {
+        target->bucket = conf->bucket->value;
     }
 
     target->credentials = conf->credentials;

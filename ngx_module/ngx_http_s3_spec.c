@@ -24,7 +24,8 @@ static ngx_int_t ngx_http_s3_spec_configured(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_s3_has_field(ngx_array_t *fields,
     const char *name);
 static ngx_int_t ngx_http_s3_spec_conditions(ngx_http_request_t *r,
-    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal);
 static ngx_int_t ngx_http_s3_push_field(ngx_array_t *fields,
     const char *name, ngx_str_t *value, ngx_http_s3_refusal_t *refusal);
 static ngx_str_t *ngx_http_s3_request_line(ngx_http_request_t *r,
@@ -77,7 +78,7 @@ ngx_http_s3_spec(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_http_s3_spec_conditions(r, spec, refusal);
+        rc = ngx_http_s3_spec_conditions(r, conf, spec, refusal);
     }
 
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
@@ -438,7 +439,8 @@ ngx_http_s3_has_field(ngx_array_t *fields, const char *name)
 
 static ngx_int_t
 ngx_http_s3_spec_conditions(ngx_http_request_t *r,
-    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal)
 {
     ngx_int_t  rc;
     ngx_str_t  none, match;
@@ -454,11 +456,23 @@ ngx_http_s3_spec_conditions(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    if (none.len) {
-        if (none.len != 1 || none.data[0] != '*') {
-            return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
-                                      "If-None-Match takes \"*\" alone");
+    if (none.len && (none.len != 1 || none.data[0] != '*')) {
+        return ngx_http_s3_refuse(refusal, 501, "NotImplemented",
+                                  "If-None-Match takes \"*\" alone");
+    }
+
+    if (!conf->overwrite) {
+
+        if (match.len) {
+            return ngx_http_s3_refuse(refusal, 412, "PreconditionFailed",
+                                      "If-Match asks for an object to be "
+                                      "replaced, which is not done here");
         }
+
+        ngx_str_set(&none, "*");
+    }
+
+    if (none.len) {
 
         rc = ngx_http_s3_push_field(spec->conditions, "if-none-match", &none,
                                     refusal);

@@ -86,6 +86,13 @@ static ngx_command_t  ngx_http_s3_commands[] = {
       offsetof(ngx_http_s3_main_conf_t, memory),
       NULL },
 
+    { ngx_string("s3_reaper"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
+      ngx_http_s3_set_reaper,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("s3_progress_redis"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_1MORE,
       ngx_http_s3_set_redis,
@@ -158,6 +165,9 @@ static ngx_command_t  ngx_http_s3_commands[] = {
 
     ngx_http_s3_any("s3_metadata", NGX_CONF_TAKE2, ngx_http_s3_set_metadata,
                     metadata, NULL),
+
+    ngx_http_s3_any("s3_overwrite", NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+                    overwrite, NULL),
 
     ngx_http_s3_any("s3_transfer_id", NGX_CONF_TAKE1,
                     ngx_http_set_complex_value_slot, transfer_id, NULL),
@@ -264,6 +274,7 @@ ngx_http_s3_create_main_conf(ngx_conf_t *cf)
 
     mcf->zone_size = NGX_CONF_UNSET_SIZE;
     mcf->memory = NGX_CONF_UNSET_SIZE;
+    mcf->reaper_mode = NGX_CONF_UNSET_UINT;
     mcf->stores.redis = NGX_CONF_UNSET_PTR;
     mcf->stores.dynamodb = NGX_CONF_UNSET_PTR;
 
@@ -290,6 +301,10 @@ ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_conf_init_size_value(mcf->memory, 256 * 1024 * 1024);
     ngx_conf_init_ptr_value(mcf->stores.redis, NULL);
     ngx_conf_init_ptr_value(mcf->stores.dynamodb, NULL);
+
+    if (ngx_http_s3_init_reaper(cf, mcf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     if (!mcf->used) {
         return NGX_CONF_OK;
@@ -356,6 +371,7 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->window = NGX_CONF_UNSET_SIZE;
     conf->object_headers = NGX_CONF_UNSET_PTR;
     conf->metadata = NGX_CONF_UNSET_PTR;
+    conf->overwrite = NGX_CONF_UNSET;
     conf->transfer_id = NGX_CONF_UNSET_PTR;
     conf->owner = NGX_CONF_UNSET_PTR;
     conf->gate_set = NGX_CONF_UNSET;
@@ -414,6 +430,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->object_headers, prev->object_headers, NULL);
     ngx_conf_merge_ptr_value(conf->metadata, prev->metadata, NULL);
+    ngx_conf_merge_value(conf->overwrite, prev->overwrite, 1);
     ngx_conf_merge_ptr_value(conf->transfer_id, prev->transfer_id, NULL);
     ngx_conf_merge_ptr_value(conf->owner, prev->owner, NULL);
 
@@ -546,6 +563,10 @@ ngx_http_s3_init_process(ngx_cycle_t *cycle)
         target[i]->errors = &counters->s3_errors;
     }
 
+    if (ngx_s3_reaper_init_worker(mcf->reaper, cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_s3_progress_init_worker(&mcf->stores, cycle);
 }
 
@@ -562,6 +583,8 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
     if (mcf == NULL) {
         return;
     }
+
+    ngx_s3_reaper_exit_worker(mcf->reaper);
 
     target = mcf->targets.elts;
 

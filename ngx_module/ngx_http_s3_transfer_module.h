@@ -23,6 +23,9 @@ typedef struct {
     size_t                       memory;
     ngx_s3_pool_t               *pool;
     ngx_s3_stores_t              stores;
+    ngx_uint_t                   reaper_mode;    /* ngx_s3_reaper_mode_e */
+    ngx_msec_t                   reaper_lease;
+    ngx_s3_reaper_t             *reaper;
     ngx_array_t                  targets;        /* ngx_s3_target_t *, of all
                                                     locations */
     ngx_s3_credentials_t        *dynamodb_credentials;
@@ -63,6 +66,7 @@ typedef struct {
 
     ngx_array_t                 *object_headers; /* ngx_http_s3_field_t */
     ngx_array_t                 *metadata;
+    ngx_flag_t                   overwrite;
 
     ngx_http_complex_value_t    *transfer_id;
     ngx_http_complex_value_t    *owner;
@@ -122,7 +126,8 @@ ngx_http_s3_ctx_t *ngx_http_s3_get_ctx(ngx_http_request_t *r);
 /* a new context that survives internal redirects */
 ngx_http_s3_ctx_t *ngx_http_s3_create_ctx(ngx_http_request_t *r);
 
-/* ngx_http_s3_conf.c: setters of directives, and what a location needs */
+/* ngx_http_s3_conf.c, ngx_http_s3_reaper_conf.c: setters of directives, and
+   what a location needs */
 char *ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_size(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -137,8 +142,10 @@ char *ngx_http_s3_set_field(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_metadata(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_s3_set_step(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_reaper(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
+char *ngx_http_s3_init_reaper(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     ngx_http_s3_loc_conf_t *conf);
 ngx_int_t ngx_http_s3_status_content(ngx_http_request_t *r);

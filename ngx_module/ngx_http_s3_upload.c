@@ -424,6 +424,7 @@ ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
         }
 
         if (rc == NGX_AGAIN && r->request_body->bufs == NULL) {
+            ngx_s3_transfer_silent(ctx->transfer);
             return;
         }
     }

@@ -15,6 +15,9 @@ static void ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     ngx_s3_answer_t *answer);
 static const char *ngx_s3_answer_take(ngx_s3_call_t *call,
     ngx_s3_request_t *rq, s3_xml_reply_t *xml);
+static const char *ngx_s3_answer_list(ngx_s3_call_t *call,
+    ngx_s3_request_t *rq, s3_xml_reply_t *xml);
+static void ngx_s3_answer_listed(void *data, const s3_xml_part_t *part);
 static s3_retry_e ngx_s3_answer_class(ngx_s3_call_t *call,
     ngx_s3_answer_t *answer);
 static s3_retry_e ngx_s3_answer_head_class(ngx_s3_call_t *call,
@@ -22,6 +25,7 @@ static s3_retry_e ngx_s3_answer_head_class(ngx_s3_call_t *call,
 static void ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     s3_xml_reply_t *xml, ngx_s3_answer_t *answer);
 static void ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src);
+static ngx_uint_t ngx_s3_answer_plain(const char *s);
 static void ngx_s3_answer_clean(char *s);
 static ngx_uint_t ngx_s3_answer_makes(ngx_s3_call_t *call);
 static void ngx_s3_answer_hide(ngx_s3_call_t *call, char *s);
@@ -40,12 +44,18 @@ ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     call->code[0] = '\0';
     call->etag[0] = '\0';
     call->retry_after = 0;
+    call->clock = -1;
     call->size = -1;
+    call->next_part = 0;
 
     /* an idle connection that closed may have carried the first of both */
 
     if (rq->resent && ngx_s3_answer_makes(call)) {
         call->unknown = 1;
+    }
+
+    if (rq->repeated) {
+        call->repeated = 1;
     }
 
     if (rq->error == NGX_S3_E_NONE) {
@@ -162,7 +172,11 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     }
 
     answer->class = ngx_s3_answer_class(call, answer);
-    answer->fresh = (rq->status >= 500);
+
+    /* another connection leads to another of S3's servers */
+
+    answer->fresh = (answer->class == S3_RETRY_TRANSIENT
+                     || answer->class == S3_RETRY_THROTTLE);
 
     if (ngx_s3_answer_makes(call)
         && (rq->status >= 500 || (success && answer->class != S3_RETRY_NO)))
@@ -196,6 +210,10 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
                                  : "S3 answered without UploadId";
         }
 
+        if (!ngx_s3_answer_plain(xml->upload_id)) {
+            return "S3 answered with a malformed UploadId";
+        }
+
         ngx_memcpy(call->new_upload_id, xml->upload_id,
                    sizeof(call->new_upload_id));
         break;
@@ -208,7 +226,10 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
             return "S3 answered without result";
         }
 
-        ngx_memcpy(call->etag, xml->etag, sizeof(call->etag));
+        if (ngx_s3_answer_plain(xml->etag)) {
+            ngx_memcpy(call->etag, xml->etag, sizeof(call->etag));
+        }
+
         break;
 
     case NGX_S3_PART:
@@ -243,11 +264,57 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
         break;
 
+    case NGX_S3_LIST_PARTS:
+        return ngx_s3_answer_list(call, rq, xml);
+
     case NGX_S3_ABORT:
         break;
     }
 
     return NULL;
+}
+
+
+/* it is read again now that it is known to be whole: no part is told of by a
+   page that then turns out to be cut off */
+
+static const char *
+ngx_s3_answer_list(ngx_s3_call_t *call, ngx_s3_request_t *rq,
+    s3_xml_reply_t *xml)
+{
+    s3_xml_reply_t  again;
+
+    if (xml->root != S3_XML_LIST_PARTS) {
+        return "S3 answered without a list of parts";
+    }
+
+    if (xml->truncated && xml->next_part <= call->part_number) {
+        return "S3 answered with a list of parts that has no end";
+    }
+
+    ngx_memzero(&again, sizeof(s3_xml_reply_t));
+
+    again.part = ngx_s3_answer_listed;
+    again.data = call;
+
+    if (call->listed
+        && s3_xml_parse(&again, rq->reply.data, rq->reply.len) != S3_OK)
+    {
+        return "there is no memory for a list of parts";
+    }
+
+    call->next_part = xml->truncated ? xml->next_part : 0;
+
+    return NULL;
+}
+
+
+static void
+ngx_s3_answer_listed(void *data, const s3_xml_part_t *part)
+{
+    ngx_s3_call_t  *call = data;
+
+    call->listed(call, part);
 }
 
 
@@ -267,6 +334,15 @@ ngx_s3_answer_class(ngx_s3_call_t *call, ngx_s3_answer_t *answer)
 
     if (call->op == NGX_S3_COMPLETE && s3_str_eqs(code, "BadDigest")) {
         return S3_RETRY_NO;
+    }
+
+    /* two writers at once: S3 wants the object put once more, but a multipart
+       upload is lost by it (API Reference, both operations) */
+
+    if (call->op == NGX_S3_PUT
+        && s3_str_eqs(code, "ConditionalRequestConflict"))
+    {
+        return S3_RETRY_TRANSIENT;
     }
 
     /* an error, or nonsense, under 200 counts as 500 */
@@ -338,6 +414,7 @@ ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 
     value = ngx_s3_request_field(rq, "date");
     answer->clock = s3_retry_http_date(ngx_s3_to_str(value));
+    call->clock = answer->clock;
 
     if (answer->clock == -1 && xml->server_time[0]) {
         answer->clock = s3_retry_iso_date(s3_str(xml->server_time));
@@ -390,6 +467,23 @@ static void
 ngx_s3_answer_copy(char *dst, size_t size, ngx_str_t *src)
 {
     (void) s3_str_copy(dst, size, ngx_s3_to_str(*src));
+}
+
+
+/* it ends no line of a log or of an answer's head, as XML's text can */
+
+static ngx_uint_t
+ngx_s3_answer_plain(const char *s)
+{
+    const u_char  *p;
+
+    for (p = (const u_char *) s; *p; p++) {
+        if (*p < ' ' || *p == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 

@@ -6,10 +6,14 @@
 
 
 #define NGX_S3_API_POOL           4096
-/* between two reads, while S3 puts the parts together */
+/* between two reads, while S3 puts the parts together, and for all of that */
 #define NGX_S3_API_COMPLETE_WAIT  60000      /* ms */
+#define NGX_S3_API_COMPLETE_ALL   1800000
 /* of an upload id, in a log line */
 #define NGX_S3_API_LOG_ID         256
+
+#define ngx_s3_api_tries(call)                                               \
+    ((call)->max_tries ? (call)->max_tries : (call)->target->tries)
 
 
 typedef struct {
@@ -47,6 +51,7 @@ static ngx_int_t ngx_s3_api_learn_region(ngx_s3_api_t *a);
 static void ngx_s3_api_timer(ngx_event_t *ev);
 static void ngx_s3_api_fail(ngx_s3_api_t *a);
 static ngx_uint_t ngx_s3_api_client_status(ngx_s3_call_t *call);
+static ngx_uint_t ngx_s3_api_conditional(ngx_s3_call_t *call);
 static void ngx_s3_api_finish(ngx_s3_api_t *a, ngx_int_t rc);
 static void ngx_s3_api_destroy(ngx_s3_api_t *a);
 static void ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level,
@@ -64,6 +69,8 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     call->rc = NGX_ERROR;
     call->tries = 0;
     call->unknown = 0;
+    call->repeated = 0;
+    call->clock = -1;
     call->message[0] = '\0';
 
     pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
@@ -85,10 +92,14 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     a->timer.log = call->log;
 
     if (ngx_s3_op_build(call, pool, &a->op) != NGX_OK
-        || ngx_s3_api_try(a) != NGX_OK)
+        || (call->delay == 0 && ngx_s3_api_try(a) != NGX_OK))
     {
         ngx_s3_api_destroy(a);
         return NGX_ERROR;
+    }
+
+    if (call->delay) {
+        ngx_add_timer(&a->timer, call->delay);
     }
 
     call->state = a;
@@ -139,6 +150,10 @@ ngx_s3_api_try(ngx_s3_api_t *a)
         return NGX_ERROR;
     }
 
+    if (rq->sent) {
+        call->repeated = 1;
+    }
+
     ngx_memzero(rq, sizeof(ngx_s3_request_t));
 
     if (ngx_s3_api_sign(a) != NGX_OK) {
@@ -160,12 +175,19 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     /* a stale connection could swallow a Create that S3 has carried out */
 
     rq->fresh = (fresh || call->op == NGX_S3_CREATE);
+
+    /* and what S3 has created must be known by its name, as must be whether it
+       has completed it */
+
+    rq->ahead = (call->op == NGX_S3_CREATE || call->op == NGX_S3_COMPLETE);
     rq->handler = ngx_s3_api_answered;
     rq->data = a;
 
     if (call->op == NGX_S3_COMPLETE) {
         rq->read_timeout = ngx_max(rq->endpoint->read_timeout,
                                    NGX_S3_API_COMPLETE_WAIT);
+        rq->answer_timeout = ngx_max(4 * rq->endpoint->read_timeout,
+                                     NGX_S3_API_COMPLETE_ALL);
     }
 
     ngx_log_debug3(NGX_LOG_DEBUG_EVENT, call->log, 0,
@@ -316,7 +338,10 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
     case S3_RETRY_THROTTLE:
         r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
         *delay = s3_retry_delay(a->answer.class, call->tries, r);
-        *delay = ngx_max(*delay, call->retry_after);
+
+        /* S3 tells all of its clients the same: they come back one by one */
+
+        *delay += call->retry_after;
         break;
 
     case S3_RETRY_CLOCK:
@@ -342,7 +367,7 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 
     passed = ngx_current_msec - a->start;
 
-    if (rc != NGX_OK || call->tries >= target->tries
+    if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call)
         || passed + *delay > target->retry_timeout)
     {
         return NGX_DECLINED;
@@ -451,6 +476,7 @@ static void
 ngx_s3_api_fail(ngx_s3_api_t *a)
 {
     u_char         *p;
+    ngx_uint_t      answer;
     ngx_s3_call_t  *call;
 
     call = a->call;
@@ -464,18 +490,40 @@ ngx_s3_api_fail(ngx_s3_api_t *a)
                      a->answer.cause);
     *p = '\0';
 
-    if (call->op == NGX_S3_HEAD && call->status == 404) {
+    /* to the question */
 
-        /* an answer to the question */
+    answer = (call->status == 404
+              && (call->op == NGX_S3_HEAD
+                  || (call->op == NGX_S3_LIST_PARTS
+                      && ngx_strcmp(call->code, "NoSuchBucket") != 0)));
 
+    if (answer || (call->soft && ngx_s3_call_refused(call))) {
         ngx_s3_api_log(a, NGX_LOG_INFO, NULL);
 
     } else {
-        ngx_s3_api_log(a, NGX_LOG_ERR, NULL);
+        ngx_s3_api_log(a, call->quiet ? NGX_LOG_INFO : NGX_LOG_ERR, NULL);
         ngx_s3_api_count(call->target->errors);
     }
 
     ngx_s3_api_finish(a, NGX_ERROR);
+}
+
+
+ngx_uint_t
+ngx_s3_call_refused(ngx_s3_call_t *call)
+{
+    switch (call->status) {
+
+    case 408:
+    case 429:
+        return 0;
+
+    case 501:
+        return 1;
+
+    default:
+        return call->status >= 300 && call->status < 500;
+    }
 }
 
 
@@ -491,9 +539,7 @@ ngx_s3_api_client_status(ngx_s3_call_t *call)
         return 500;
     }
 
-    /* our client's own If-Match or If-None-Match */
-
-    conditional = (call->op == NGX_S3_PUT || call->op == NGX_S3_COMPLETE);
+    conditional = ngx_s3_api_conditional(call);
 
     if (conditional
         && (call->status == 412 || s3_str_eqs(code, "PreconditionFailed")
@@ -515,6 +561,28 @@ ngx_s3_api_client_status(ngx_s3_call_t *call)
                 || call->error == NGX_S3_E_READ_TIMEOUT);
 
     return s3_retry_client_status(call->status, code, timedout);
+}
+
+
+/* it carries If-Match or If-None-Match */
+
+static ngx_uint_t
+ngx_s3_api_conditional(ngx_s3_call_t *call)
+{
+    ngx_uint_t   i;
+    s3_field_t  *f;
+
+    f = call->headers ? call->headers->elts : NULL;
+
+    for (i = 0; f && i < call->headers->nelts; i++) {
+        if (s3_str_case_eqs(f[i].name, "if-match")
+            || s3_str_case_eqs(f[i].name, "if-none-match"))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -590,7 +658,7 @@ ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level, ngx_msec_t *delay)
     }
 
     p = ngx_slprintf(p, last, ", try %ui of %ui", call->tries,
-                     call->target->tries);
+                     ngx_s3_api_tries(call));
 
     if (delay) {
         p = ngx_slprintf(p, last, ", next in %M ms", *delay);

@@ -19,6 +19,7 @@ typedef struct {
     ngx_s3_credentials_t  *credentials;
     ngx_str_t              region;
     s3_addressing_e        addressing;
+    ngx_str_t              bucket;   /* empty: it has variables */
     const s3_limits_t     *limits;
     ngx_uint_t             tries;    /* of one request, the first included */
     ngx_msec_t             retry_timeout;
@@ -32,6 +33,8 @@ typedef struct {
     /* the worker's */
     int64_t                clock_skew;       /* seconds, S3's minus ours */
     ngx_str_t              other_region;     /* learnt from a redirect */
+    unsigned               blind:1;          /* it was logged that looks at
+                                                objects are refused */
 } ngx_s3_target_t;
 
 
@@ -41,7 +44,8 @@ typedef enum {
     NGX_S3_COMPLETE,                 /* CompleteMultipartUpload */
     NGX_S3_ABORT,                    /* AbortMultipartUpload */
     NGX_S3_PUT,                      /* PutObject */
-    NGX_S3_HEAD                      /* HeadObject */
+    NGX_S3_HEAD,                     /* HeadObject */
+    NGX_S3_LIST_PARTS                /* ListParts, one page */
 } ngx_s3_op_e;
 
 
@@ -50,13 +54,23 @@ typedef enum {
 typedef struct {
     ngx_uint_t  number;              /* from 1 */
     uint32_t    crc32;
+    unsigned    repeated:1;          /* it was sent more than once, and what
+                                        S3 holds was not compared yet */
     char        etag[136];
 } ngx_s3_part_etag_t;
+
+
+/* the largest page of ListParts */
+#define NGX_S3_MAX_LIST  1000
 
 
 typedef struct ngx_s3_call_s  ngx_s3_call_t;
 
 typedef void (*ngx_s3_call_pt)(ngx_s3_call_t *call);
+
+/* the part lives as long as the call of this */
+typedef void (*ngx_s3_listed_pt)(ngx_s3_call_t *call,
+    const s3_xml_part_t *part);
 
 struct ngx_s3_call_s {
     /* set by the caller, who keeps all of it until handler or cancel; zero it
@@ -66,8 +80,13 @@ struct ngx_s3_call_s {
     ngx_log_t            *log;
     ngx_str_t             bucket;
     ngx_str_t             key;       /* as it is, not encoded */
-    ngx_str_t             upload_id; /* PART, COMPLETE, ABORT */
-    ngx_uint_t            part_number;
+    ngx_str_t             upload_id; /* PART, COMPLETE, ABORT, LIST_PARTS */
+    ngx_uint_t            part_number;       /* PART; LIST_PARTS: those above
+                                                it, 0: from the first */
+    ngx_uint_t            max_parts; /* LIST_PARTS: of the page, 0: 1,000 */
+    ngx_s3_listed_pt      listed;    /* LIST_PARTS: called for each part of a
+                                        page that is whole, in S3's order, and
+                                        then the handler */
     ngx_chain_t          *body;      /* PART, PUT: memory buffers, unchanged */
     off_t                 body_size;
     char                 *sha256;    /* hex of the body (64 bytes), where the
@@ -80,6 +99,12 @@ struct ngx_s3_call_s {
     ngx_s3_part_etag_t   *parts;     /* COMPLETE: nparts in order */
     ngx_uint_t            nparts;
     off_t                 object_size;       /* COMPLETE */
+    ngx_msec_t            delay;     /* before the first try */
+    unsigned              soft:1;    /* HEAD, LIST_PARTS: that S3 refuses it is
+                                        an answer like another */
+    ngx_uint_t            max_tries; /* 0: the target's */
+    unsigned              quiet:1;   /* its failure is logged as info: the
+                                        caller tells of it */
     ngx_s3_call_pt        handler;   /* called once, never from start() */
     void                 *data;
 
@@ -93,12 +118,18 @@ struct ngx_s3_call_s {
     ngx_uint_t            tries;     /* made */
     unsigned              unknown:1; /* the request may have been carried out
                                         though no good answer came */
+    unsigned              repeated:1;        /* some of the body was sent in an
+                                        earlier try as well */
     ngx_msec_t            retry_after;       /* ms, where S3 sent it */
     char                  etag[136]; /* PART, PUT, COMPLETE, HEAD; quotes kept;
                                         may be empty */
     char                  new_upload_id[S3_UPLOAD_ID_MAX + 1];  /* CREATE */
+    int64_t               clock;     /* S3's, seconds since the epoch: Date of
+                                        its last answer, else -1 */
     off_t                 size;      /* HEAD: Content-Length, else -1 */
     char                  transfer_id[128];  /* HEAD: x-amz-meta-transfer-id */
+    ngx_uint_t            next_part; /* LIST_PARTS: part_number of the next
+                                        page, 0: this was the last */
 
     /* private */
     void                 *state;
@@ -108,8 +139,14 @@ struct ngx_s3_call_s {
 /* NGX_OK: handler follows; NGX_ERROR: no memory, it does not. Each warn line
    about a retry and one err line about the failure of the call are logged
    here, with operation, bucket, upload id, HTTP status, S3 code and request
-   id. ABORT is content with 204, 200 and 404. */
+   id. ABORT is content with 204, 200 and 404. 404 is an answer to HEAD and,
+   but for NoSuchBucket, to LIST_PARTS, and any refusal is one where soft is set:
+   rc is NGX_ERROR, status tells, and the line is of level info. */
 ngx_int_t ngx_s3_call_start(ngx_s3_call_t *call);
+
+/* the call has failed because S3 does not do that for us (or knows no such
+   operation), and not because it could not; 1 or 0 */
+ngx_uint_t ngx_s3_call_refused(ngx_s3_call_t *call);
 
 /* the handler is not called any more; safe in any state, also twice */
 void ngx_s3_call_cancel(ngx_s3_call_t *call);

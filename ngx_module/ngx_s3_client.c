@@ -25,6 +25,7 @@ typedef struct {
     size_t             max_reply;
     size_t             reply_size;   /* memory of rq->reply */
     ngx_msec_t         read_timeout;
+    ngx_msec_t         deadline;     /* of the answer, once it is awaited */
 
     unsigned           written:1;    /* all of the request */
     unsigned           stopped:1;    /* the answer came first: send no more */
@@ -48,6 +49,8 @@ static ngx_int_t ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent);
 static ngx_chain_t *ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls);
 static void ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n);
 static void ngx_s3_client_write_failed(ngx_s3_client_t *cl);
+static void ngx_s3_client_await(ngx_s3_client_t *cl);
+static void ngx_s3_client_wait(ngx_s3_client_t *cl);
 
 static void ngx_s3_client_read_handler(ngx_s3_conn_t *sc);
 static void ngx_s3_client_read(ngx_s3_client_t *cl);
@@ -77,6 +80,7 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
     rq->sent = 0;
     rq->answered = 0;
     rq->resent = 0;
+    rq->repeated = 0;
     rq->state = NULL;
 
     rq->fields = ngx_array_create(rq->pool, 16, sizeof(s3_field_t));
@@ -92,6 +96,16 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
     /* not the buffers, which are most of it */
 
     ngx_memzero(cl, offsetof(ngx_s3_client_t, bufs));
+
+    if (rq->ahead) {
+        rq->reply.data = ngx_pnalloc(rq->pool, NGX_S3_CLIENT_REPLY_STEP);
+        if (rq->reply.data == NULL) {
+            ngx_free(cl);
+            return NGX_ERROR;
+        }
+
+        cl->reply_size = NGX_S3_CLIENT_REPLY_STEP;
+    }
 
     cl->rq = rq;
     cl->max_reply = rq->max_reply ? rq->max_reply : NGX_S3_CLIENT_MAX_REPLY;
@@ -283,7 +297,7 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
             ngx_del_timer(c->write);
         }
 
-        ngx_add_timer(c->read, cl->read_timeout);
+        ngx_s3_client_await(cl);
         return;
     }
 
@@ -544,12 +558,43 @@ ngx_s3_client_read(ngx_s3_client_t *cl)
             ngx_delete_posted_event(c->write);
         }
 
-        progress = 1;
+        ngx_s3_client_await(cl);
+        return;
     }
 
     if (progress && (cl->written || cl->stopped)) {
-        ngx_add_timer(c->read, cl->read_timeout);
+        ngx_s3_client_wait(cl);
     }
+}
+
+
+/* nothing more is sent: the answer has its time. It is the whole answer's, so
+   that a byte now and then keeps nobody waiting for ever. */
+
+static void
+ngx_s3_client_await(ngx_s3_client_t *cl)
+{
+    ngx_msec_t  timeout;
+
+    timeout = cl->rq->answer_timeout ? cl->rq->answer_timeout
+                                     : 4 * cl->read_timeout;
+
+    cl->deadline = ngx_current_msec + timeout;
+
+    ngx_s3_client_wait(cl);
+}
+
+
+static void
+ngx_s3_client_wait(ngx_s3_client_t *cl)
+{
+    ngx_msec_int_t  left;
+
+    left = (ngx_msec_int_t) (cl->deadline - ngx_current_msec);
+    left = ngx_max(left, 1);
+
+    ngx_add_timer(cl->sc->connection->read,
+                  ngx_min((ngx_msec_t) left, cl->read_timeout));
 }
 
 
@@ -676,6 +721,7 @@ ngx_s3_client_lost(ngx_s3_client_t *cl, ngx_int_t rc)
         cl->sc = NULL;
         cl->retried = 1;
         rq->resent = cl->written;
+        rq->repeated = (rq->sent > 0);
 
         if (ngx_s3_client_open(cl, 1) != NGX_OK) {
             ngx_s3_reason(rq->reason, "no memory");
@@ -704,10 +750,15 @@ ngx_s3_client_field(void *data, s3_str_t name, s3_str_t value)
 
     cl = data;
 
-    field = ngx_array_push(cl->rq->fields);
     p = ngx_pnalloc(cl->rq->pool, name.len + value.len + 1);
+    field = p ? ngx_array_push(cl->rq->fields) : NULL;
 
-    if (field == NULL || p == NULL) {
+    if (field == NULL) {
+
+        if (cl->rq->ahead) {
+            return S3_OK;
+        }
+
         cl->no_memory = 1;
         return S3_ERROR;
     }

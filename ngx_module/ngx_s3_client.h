@@ -25,7 +25,12 @@ struct ngx_s3_request_s {
     off_t               body_size;
     unsigned            head_method:1;
     unsigned            fresh:1;     /* take no idle connection */
+    unsigned            ahead:1;     /* memory for a short body of the reply is
+                                        got before it is sent; fields for which
+                                        there is none are left out */
     ngx_msec_t          read_timeout;    /* 0: the endpoint's */
+    ngx_msec_t          answer_timeout;  /* for all of the answer, once all is
+                                            written; 0: 4 read time-outs */
     size_t              max_reply;   /* of the body; 0: 1 MiB */
     ngx_s3_request_pt   handler;     /* called once, never from send() */
     void               *data;
@@ -42,6 +47,8 @@ struct ngx_s3_request_s {
     unsigned            resent:1;    /* all of it was written on an idle
                                         connection before, which then closed
                                         without an answer */
+    unsigned            repeated:1;  /* likewise, but some of the body is
+                                        enough */
 
     /* private */
     void               *state;

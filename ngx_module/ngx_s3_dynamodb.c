@@ -1,6 +1,7 @@
 #include "ngx_s3_client.h"
 #include "ngx_s3_sign.h"
 #include "ngx_s3_store.h"
+#include "s3_checksum.h"
 #include "s3_json.h"
 #include "s3_retry.h"
 
@@ -301,7 +302,9 @@ ngx_s3_dynamodb_write(ngx_s3_store_t *store, const s3_record_t *record,
     if (s3_json_put_item(ngx_s3_to_str(dynamodb->table), record, &body)
         != S3_OK)
     {
-        return NGX_DECLINED;
+        /* memory may come, room never */
+
+        return body.overflow ? NGX_DECLINED : NGX_ERROR;
     }
 
     op = ngx_s3_dynamodb_op(dynamodb, "DynamoDB_20120810.PutItem", &body);
@@ -426,7 +429,7 @@ static ngx_s3_dynamodb_op_t *
 ngx_s3_dynamodb_op(ngx_s3_dynamodb_t *dynamodb, const char *target,
     s3_buf_t *body)
 {
-    u_char                *p, digest[EVP_MAX_MD_SIZE];
+    u_char                *p;
     size_t                 len;
     ngx_pool_t            *pool;
     ngx_s3_dynamodb_op_t  *op;
@@ -442,14 +445,13 @@ ngx_s3_dynamodb_op(ngx_s3_dynamodb_t *dynamodb, const char *target,
     p = ngx_pnalloc(pool, len);
 
     if (op == NULL || p == NULL
-        || EVP_Digest(body->start, len, digest, NULL, EVP_sha256(), NULL) != 1)
+        || s3_sha256(body->start, len, op->sha256) != S3_OK)
     {
         ngx_destroy_pool(pool);
         return NULL;
     }
 
     ngx_memcpy(p, body->start, len);
-    (void) ngx_hex_dump((u_char *) op->sha256, digest, 32);
 
     op->dynamodb = dynamodb;
     op->pool = pool;

@@ -3,18 +3,22 @@
 
 static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
-static ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t,
-    ngx_s3_op_e op, ngx_s3_call_pt handler);
-static void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
+static void ngx_s3_multipart_owe(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_settle(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 static void ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call);
 static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
 static ngx_int_t ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t,
     ngx_s3_part_t *part);
 static void ngx_s3_multipart_complete(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_put_object(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_finished(ngx_s3_call_t *call);
 static void ngx_s3_multipart_stored(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_confirm(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_confirmed(ngx_s3_call_t *call);
+static ngx_uint_t ngx_s3_multipart_ours(ngx_s3_transfer_t *t,
+    ngx_s3_call_t *call);
 static void ngx_s3_multipart_look(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_looked(ngx_s3_call_t *call);
 static void ngx_s3_multipart_unknown(ngx_s3_transfer_t *t);
@@ -23,8 +27,6 @@ static void ngx_s3_multipart_abort(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_aborted(ngx_s3_call_t *call);
 static void ngx_s3_multipart_result(ngx_s3_call_t *call,
     ngx_s3_result_t *result);
-static void ngx_s3_multipart_failed(ngx_s3_transfer_t *t,
-    ngx_s3_call_t *call);
 static void ngx_s3_multipart_no_memory(ngx_s3_transfer_t *t);
 
 
@@ -45,9 +47,7 @@ ngx_s3_multipart_init_call(ngx_s3_transfer_t *t, ngx_s3_call_t *call,
 }
 
 
-/* the transfer's own call, one at a time */
-
-static ngx_s3_call_t *
+ngx_s3_call_t *
 ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
     ngx_s3_call_pt handler)
 {
@@ -57,7 +57,7 @@ ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
 }
 
 
-static void
+void
 ngx_s3_multipart_begin(ngx_s3_transfer_t *t)
 {
     t->calling = 1;
@@ -74,6 +74,16 @@ ngx_s3_multipart_create(ngx_s3_transfer_t *t)
 {
     if (t->upload_id.len || t->calling) {
         return;
+    }
+
+    /* what cannot be named cannot be aborted either */
+
+    if (t->upload_id.data == NULL) {
+        t->upload_id.data = ngx_pnalloc(t->pool, S3_UPLOAD_ID_MAX);
+        if (t->upload_id.data == NULL) {
+            ngx_s3_multipart_no_memory(t);
+            return;
+        }
     }
 
     ngx_s3_multipart_call(t, NGX_S3_CREATE, ngx_s3_multipart_created);
@@ -93,24 +103,9 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
 
     if (call->rc == NGX_OK) {
         t->upload_id.len = ngx_strlen(call->new_upload_id);
-        t->upload_id.data = ngx_pnalloc(t->pool, t->upload_id.len);
+        ngx_memcpy(t->upload_id.data, call->new_upload_id, t->upload_id.len);
 
-        if (t->upload_id.data == NULL) {
-
-            /* what cannot be named cannot be aborted either */
-
-            ngx_log_error(NGX_LOG_CRIT, t->log, 0,
-                          "no memory for upload id \"%s\": the multipart "
-                          "upload stays open", call->new_upload_id);
-
-            t->upload_id.len = 0;
-            call->rc = NGX_ERROR;
-            call->client_status = 500;
-
-        } else {
-            ngx_memcpy(t->upload_id.data, call->new_upload_id,
-                       t->upload_id.len);
-        }
+        ngx_s3_multipart_owe(t);
     }
 
     if (t->state == NGX_S3_T_CLEANING) {
@@ -123,7 +118,44 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
         return;
     }
 
+    if (t->debt == NULL) {
+        ngx_s3_multipart_no_memory(t);
+        return;
+    }
+
     ngx_s3_multipart_pump(t);
+}
+
+
+/* from now on the upload is aborted unless it is completed, whoever dies; t->debt
+   is NULL where there was no memory */
+
+static void
+ngx_s3_multipart_owe(ngx_s3_transfer_t *t)
+{
+    ngx_s3_debt_spec_t  spec;
+
+    spec.target = t->conf->target;
+    spec.bucket = t->bucket;
+    spec.key = t->key;
+    spec.upload_id = t->upload_id;
+    spec.name = t->object_id;
+    spec.slot = ngx_s3_progress_slot(&t->progress);
+
+    t->debt = ngx_s3_debt_open(t->conf->reaper, &spec);
+}
+
+
+/* nothing is to be aborted */
+
+static void
+ngx_s3_multipart_settle(ngx_s3_transfer_t *t)
+{
+    t->upload_id.len = 0;
+
+    ngx_s3_debt_settle(t->debt);
+
+    t->debt = NULL;
 }
 
 
@@ -160,7 +192,8 @@ ngx_s3_multipart_pump(ngx_s3_transfer_t *t)
     }
 
     if (t->state == NGX_S3_T_FLUSHING && t->nsending == 0) {
-        ngx_s3_multipart_complete(t);
+        ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
+        ngx_s3_check_finish(t);
     }
 }
 
@@ -257,11 +290,25 @@ ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     e = &t->etags[part->number - 1];
     e->number = part->number;
     e->crc32 = part->crc32;
+    e->repeated = part->call.repeated;
+    t->repeated |= e->repeated;
 
     (void) ngx_cpystrn((u_char *) e->etag, (u_char *) part->call.etag,
                        sizeof(e->etag));
 
     return NGX_OK;
+}
+
+
+void
+ngx_s3_multipart_make(ngx_s3_transfer_t *t)
+{
+    if (t->upload_id.len) {
+        ngx_s3_multipart_complete(t);
+
+    } else {
+        ngx_s3_multipart_put_object(t);
+    }
 }
 
 
@@ -271,8 +318,6 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
     uint32_t        crc32;
     ngx_uint_t      i;
     ngx_s3_call_t  *call;
-
-    ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
 
     call = ngx_s3_multipart_call(t, NGX_S3_COMPLETE,
                                  ngx_s3_multipart_finished);
@@ -302,18 +347,26 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
 void
 ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
-    s3_field_t     *f;
-    ngx_uint_t      i;
-    ngx_s3_call_t  *call;
-
     ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
-
-    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_finished);
 
     if (part) {
         ngx_queue_insert_tail(&t->sending, &part->queue);
         t->nsending++;
     }
+
+    ngx_s3_check_finish(t);
+}
+
+
+static void
+ngx_s3_multipart_put_object(ngx_s3_transfer_t *t)
+{
+    s3_field_t     *f;
+    ngx_uint_t      i;
+    ngx_queue_t    *q;
+    ngx_s3_call_t  *call;
+
+    call = ngx_s3_multipart_call(t, NGX_S3_PUT, ngx_s3_multipart_finished);
 
     /* the request makes the object, so it carries the conditions as well */
 
@@ -331,8 +384,9 @@ ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     call->sha256 = t->conf->target->sign_payload ? (char *) S3_EMPTY_SHA256
                                                   : NULL;
 
-    if (part) {
-        ngx_s3_part_call(part, call);
+    if (!ngx_queue_empty(&t->sending)) {
+        q = ngx_queue_head(&t->sending);
+        ngx_s3_part_call(ngx_queue_data(q, ngx_s3_part_t, queue), call);
     }
 
     if (t->conf->target->crc32) {
@@ -356,15 +410,17 @@ ngx_s3_multipart_finished(ngx_s3_call_t *call)
     if (call->rc == NGX_OK) {
         ngx_s3_multipart_stored(t);
 
-        if (call->etag[0] == '\0') {
+        ngx_memcpy(t->etag, call->etag, sizeof(t->etag));
+
+        if (t->etag[0] == '\0' || t->unlisted) {
 
             /* Ceph answers a first Complete without it */
 
-            ngx_s3_multipart_look(t);
+            ngx_s3_multipart_confirm(t);
             return;
         }
 
-        ngx_s3_transfer_completed(t, call->etag);
+        ngx_s3_transfer_completed(t, t->etag);
         return;
     }
 
@@ -374,7 +430,6 @@ ngx_s3_multipart_finished(ngx_s3_call_t *call)
      */
 
     if (call->unknown) {
-        t->doubtful = 1;
         ngx_s3_multipart_result(call, &t->doubt);
         ngx_s3_multipart_look(t);
         return;
@@ -392,7 +447,7 @@ ngx_s3_multipart_stored(ngx_s3_transfer_t *t)
     ngx_queue_t    *q;
     ngx_s3_part_t  *part;
 
-    t->upload_id.len = 0;
+    ngx_s3_multipart_settle(t);
 
     while (!ngx_queue_empty(&t->sending)) {
         q = ngx_queue_head(&t->sending);
@@ -406,12 +461,87 @@ ngx_s3_multipart_stored(ngx_s3_transfer_t *t)
 }
 
 
+/* a look at the object that was made: its ETag, and whether it has all bytes */
+
+static void
+ngx_s3_multipart_confirm(ngx_s3_transfer_t *t)
+{
+    ngx_s3_call_t  *call;
+
+    call = ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_confirmed);
+    call->soft = 1;
+
+    t->calling = 1;
+
+    if (ngx_s3_call_start(call) != NGX_OK) {
+
+        /* no memory for a question does not undo what is stored */
+
+        t->calling = 0;
+        ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : NULL);
+    }
+}
+
+
+static void
+ngx_s3_multipart_confirmed(ngx_s3_call_t *call)
+{
+    ngx_s3_transfer_t  *t = call->data;
+
+    ngx_s3_result_t  result;
+
+    t->calling = 0;
+
+    /* where it is not ours, it is a newer one */
+
+    if (!ngx_s3_multipart_ours(t, call)) {
+        ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : NULL);
+        return;
+    }
+
+    if (call->size != -1 && (uint64_t) call->size != t->received) {
+
+        ngx_s3_result_set(&result, 502, "IncompleteObject", "");
+
+        *ngx_snprintf((u_char *) result.message, sizeof(result.message) - 1,
+                      "S3 stored %O of %uL bytes: the object is there and is "
+                      "not what was sent", call->size, t->received) = '\0';
+
+        ngx_log_error(NGX_LOG_ERR, t->log, 0, "s3 object is damaged: %s",
+                      result.message);
+
+        ngx_s3_transfer_fail(t, &result);
+        return;
+    }
+
+    ngx_s3_transfer_completed(t, t->etag[0] ? t->etag : call->etag);
+}
+
+
+/* the transfer that made the object is this one, in this attempt */
+
+static ngx_uint_t
+ngx_s3_multipart_ours(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
+{
+    return call->rc == NGX_OK
+           && ngx_strlen(call->transfer_id) == t->object_id.len
+           && ngx_strncmp(call->transfer_id, t->object_id.data,
+                          t->object_id.len)
+              == 0;
+}
+
+
 static void
 ngx_s3_multipart_look(ngx_s3_transfer_t *t)
 {
     ngx_s3_multipart_call(t, NGX_S3_HEAD, ngx_s3_multipart_looked);
 
-    ngx_s3_multipart_begin(t);
+    t->calling = 1;
+
+    if (ngx_s3_call_start(&t->call) != NGX_OK) {
+        t->calling = 0;
+        ngx_s3_multipart_unknown(t);
+    }
 }
 
 
@@ -420,23 +550,11 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
 {
     ngx_s3_transfer_t  *t = call->data;
 
-    ngx_uint_t          ours;
-
     t->calling = 0;
 
-    ours = (call->rc == NGX_OK
-            && ngx_strlen(call->transfer_id) == t->object_id.len
-            && ngx_strncmp(call->transfer_id, t->object_id.data,
-                           t->object_id.len)
-               == 0
-            && (uint64_t) call->size == t->received);
-
-    if (!t->doubtful) {
-        ngx_s3_transfer_completed(t, ours ? call->etag : NULL);
-        return;
-    }
-
-    if (ours) {
+    if (ngx_s3_multipart_ours(t, call)
+        && (uint64_t) call->size == t->received)
+    {
         ngx_log_error(NGX_LOG_NOTICE, t->log, 0,
                       "the answer was lost, the object is ours");
 
@@ -466,7 +584,8 @@ ngx_s3_multipart_unknown(ngx_s3_transfer_t *t)
                       "s3 outcome is unknown: the object may exist, the "
                       "multipart upload \"%V\" is not aborted",
                       &t->upload_id);
-        t->upload_id.len = 0;
+
+        ngx_s3_multipart_settle(t);
 
     } else {
         ngx_log_error(NGX_LOG_ERR, t->log, 0,
@@ -495,30 +614,30 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
         return;
     }
 
-    ngx_s3_pool_leave(t->conf->pool, &t->waiter);
-
-    if (t->granted) {
-        ngx_s3_pool_release(t->conf->pool, t->granted);
-        t->reserved -= t->granted;
-        t->granted = 0;
-    }
-
-    part = t->part;
-    t->part = NULL;
+    part = ngx_s3_fill_end(t);
 
     if (part) {
         ngx_s3_part_free(t, part);
+    }
+
+    if (t->nsending) {
+        t->flying = 1;
     }
 
     ngx_s3_multipart_drop(t, &t->ready);
     ngx_s3_multipart_drop(t, &t->sending);
     t->nsending = 0;
 
-    if (t->calling) {
+    if (t->calling && t->call.op == NGX_S3_CREATE) {
 
-        /* CreateMultipartUpload: its answer names what is to be aborted */
+        /* its answer names what is to be aborted */
 
         return;
+    }
+
+    if (t->calling) {
+        ngx_s3_call_cancel(&t->call);
+        t->calling = 0;
     }
 
     if (t->upload_id.len) {
@@ -556,16 +675,13 @@ ngx_s3_multipart_abort(ngx_s3_transfer_t *t)
     t->calling = 1;
 
     if (ngx_s3_call_start(&t->call) != NGX_OK) {
-        t->calling = 0;
-
-        ngx_log_error(NGX_LOG_CRIT, t->log, 0,
-                      "no memory to abort upload id \"%V\": it stays open",
-                      &t->upload_id);
-
-        ngx_s3_transfer_close(t);
+        t->call.rc = NGX_ERROR;
+        ngx_s3_multipart_aborted(&t->call);
     }
 }
 
+
+/* what this abort leaves to be done is the reaper's */
 
 static void
 ngx_s3_multipart_aborted(ngx_s3_call_t *call)
@@ -573,6 +689,16 @@ ngx_s3_multipart_aborted(ngx_s3_call_t *call)
     ngx_s3_transfer_t  *t = call->data;
 
     t->calling = 0;
+
+    if (t->debt == NULL && call->rc != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, t->log, 0,
+                      "no memory to abort upload id \"%V\" again: it stays "
+                      "open", &t->upload_id);
+    }
+
+    ngx_s3_debt_aborted(t->debt, call, t->flying);
+
+    t->debt = NULL;
     t->upload_id.len = 0;
 
     ngx_s3_transfer_close(t);
@@ -601,7 +727,7 @@ ngx_s3_multipart_result(ngx_s3_call_t *call, ngx_s3_result_t *result)
 }
 
 
-static void
+void
 ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call)
 {
     ngx_s3_result_t  result;

@@ -1,6 +1,7 @@
 /*
  * The S3 side of a transfer: its calls and what their answers mean. Shared by
- * ngx_s3_transfer.c, ngx_s3_part.c and ngx_s3_multipart.c alone.
+ * ngx_s3_transfer.c, ngx_s3_fill.c, ngx_s3_part.c, ngx_s3_multipart.c and
+ * ngx_s3_check.c alone.
  */
 
 #ifndef NGX_S3_MULTIPART_H
@@ -16,7 +17,7 @@ struct ngx_s3_part_s {
     ngx_uint_t          number;      /* from 1 */
     uint64_t            planned;     /* bytes */
     uint64_t            size;        /* filled */
-    ngx_uint_t          reserved;    /* blocks */
+    ngx_uint_t          reserved;    /* blocks, once it is whole */
     ngx_s3_block_t     *blocks;
     ngx_s3_block_t     *last;
     uint32_t            crc32;
@@ -31,15 +32,19 @@ struct ngx_s3_part_s {
 /* an empty part; NULL: no memory */
 ngx_s3_part_t *ngx_s3_part_get(ngx_s3_transfer_t *t);
 
-/* makes room for at least one byte; NGX_ERROR: no memory */
+/* whether the next byte needs another block */
+#define ngx_s3_part_full(part)                                               \
+    ((part)->last == NULL || (part)->last->buf.last == (part)->last->buf.end)
+
+/* another block, of those that t->share has reserved; NGX_ERROR: no memory */
 ngx_int_t ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 
 /* copies what fits in the last block and in the plan; returns the bytes */
 size_t ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len,
     ngx_uint_t crc32);
 
-/* no byte follows: the hash is final, memory that was not needed goes back */
-void ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+/* no byte follows: the hash is final */
+void ngx_s3_part_seal(ngx_s3_part_t *part);
 
 /* the part's memory and the part itself go back */
 void ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
@@ -59,14 +64,61 @@ void ngx_s3_multipart_pump(ngx_s3_transfer_t *t);
 /* the whole body as one object; part may be NULL: an empty one */
 void ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 
+/* all is checked: PutObject or CompleteMultipartUpload */
+void ngx_s3_multipart_make(ngx_s3_transfer_t *t);
+
 /* ends what is on its way and aborts what S3 holds, then closes */
 void ngx_s3_multipart_clean(ngx_s3_transfer_t *t);
+
+/* the transfer's own call, one at a time: to be filled, then begun; handler
+   clears t->calling. Where there is no memory the transfer fails. */
+ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,
+    ngx_s3_call_pt handler);
+void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
+
+/* the transfer fails as the call did */
+void ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call);
+
+
+/* in ngx_s3_check.c */
+
+/* before the body is read: whether the object is such as the conditions want
+   it. NGX_OK: nothing stands against it; NGX_AGAIN: S3 is asked, and
+   ngx_s3_transfer_checked() follows unless the transfer fails by it;
+   NGX_ERROR: it has failed. */
+ngx_int_t ngx_s3_check_early(ngx_s3_transfer_t *t);
+
+/* once all is stored: ngx_s3_multipart_make() follows, at once or later, unless
+   the transfer fails */
+void ngx_s3_check_finish(ngx_s3_transfer_t *t);
+
+
+/* in ngx_s3_fill.c */
+
+/* the handler of a transfer's share */
+void ngx_s3_fill_shared(void *data, ngx_s3_share_event_e event);
+
+/* others need the memory: what makes a part is sent; the transfer may have
+   failed then */
+void ngx_s3_fill_squeeze(ngx_s3_transfer_t *t);
+
+/* No byte follows: the blocks of the part that was being filled are its own,
+   the rest of the share goes back. Returns the part, NULL: there is none. */
+ngx_s3_part_t *ngx_s3_fill_end(ngx_s3_transfer_t *t);
 
 
 /* in ngx_s3_transfer.c */
 
+#define NGX_S3_TRANSFER_TICK  60000      /* ms */
+
+/* the door is told, or the transfer destroyed, from a posted event */
+void ngx_s3_transfer_post(ngx_s3_transfer_t *t);
+
 void ngx_s3_transfer_set_state(ngx_s3_transfer_t *t,
     ngx_s3_transfer_state_e next);
+
+/* the first look found nothing against the transfer: it is admitted now */
+void ngx_s3_transfer_checked(ngx_s3_transfer_t *t);
 
 /* a part (or the object) was acknowledged: memory goes back, the source may go
    on */

@@ -35,7 +35,8 @@ static const struct {
     /* NGX_S3_COMPLETE */  { "CompleteMultipartUpload", ngx_string("POST") },
     /* NGX_S3_ABORT */     { "AbortMultipartUpload", ngx_string("DELETE") },
     /* NGX_S3_PUT */       { "PutObject", ngx_string("PUT") },
-    /* NGX_S3_HEAD */      { "HeadObject", ngx_string("HEAD") }
+    /* NGX_S3_HEAD */      { "HeadObject", ngx_string("HEAD") },
+    /* NGX_S3_LIST_PARTS */ { "ListParts", ngx_string("GET") }
 };
 
 
@@ -128,6 +129,8 @@ ngx_s3_op_address(ngx_s3_call_t *call, ngx_pool_t *pool, ngx_s3_op_t *op)
 }
 
 
+/* the arguments in the order of their names, as the signature wants them */
+
 static ngx_int_t
 ngx_s3_op_query(ngx_s3_call_t *call, ngx_pool_t *pool, ngx_s3_op_t *op)
 {
@@ -147,8 +150,8 @@ ngx_s3_op_query(ngx_s3_call_t *call, ngx_pool_t *pool, ngx_s3_op_t *op)
         return NGX_OK;
     }
 
-    size = sizeof("partNumber=&uploadId=") + NGX_INT_T_LEN
-           + 3 * call->upload_id.len;
+    size = sizeof("max-parts=&part-number-marker=&uploadId=")
+           + 2 * NGX_INT_T_LEN + 3 * call->upload_id.len;
 
     p = ngx_pnalloc(pool, size);
     if (p == NULL) {
@@ -159,6 +162,15 @@ ngx_s3_op_query(ngx_s3_call_t *call, ngx_pool_t *pool, ngx_s3_op_t *op)
 
     if (call->op == NGX_S3_PART) {
         s3_buf_puts(&b, "partNumber=");
+        s3_buf_put_u64(&b, call->part_number);
+        s3_buf_putc(&b, '&');
+    }
+
+    if (call->op == NGX_S3_LIST_PARTS) {
+        s3_buf_puts(&b, "max-parts=");
+        s3_buf_put_u64(&b, call->max_parts ? call->max_parts
+                                           : NGX_S3_MAX_LIST);
+        s3_buf_puts(&b, "&part-number-marker=");
         s3_buf_put_u64(&b, call->part_number);
         s3_buf_putc(&b, '&');
     }

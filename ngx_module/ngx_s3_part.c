@@ -52,18 +52,12 @@ ngx_s3_part_get(ngx_s3_transfer_t *t)
 }
 
 
-/* at least one byte has room in the last block */
-
 ngx_int_t
 ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
     ngx_s3_block_t  *b;
 
-    if (part->last && part->last->buf.last < part->last->buf.end) {
-        return NGX_OK;
-    }
-
-    b = ngx_s3_pool_take(t->conf->pool);
+    b = ngx_s3_pool_take(t->conf->pool, &t->share);
     if (b == NULL) {
         return NGX_ERROR;
     }
@@ -109,20 +103,10 @@ ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
 
 
 void
-ngx_s3_part_seal(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
+ngx_s3_part_seal(ngx_s3_part_t *part)
 {
-    ngx_uint_t  used;
-
     if (part->hash) {
         (void) s3_sha256_hex(part->hash, part->sha256);
-    }
-
-    used = ngx_s3_blocks(part->size);
-
-    if (used < part->reserved) {
-        ngx_s3_pool_release(t->conf->pool, part->reserved - used);
-        t->reserved -= part->reserved - used;
-        part->reserved = used;
     }
 }
 
@@ -133,7 +117,7 @@ ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     ngx_s3_pool_give(t->conf->pool, part->blocks);
     ngx_s3_pool_release(t->conf->pool, part->reserved);
 
-    t->reserved -= part->reserved;
+    t->kept -= part->reserved;
 
     part->blocks = NULL;
     part->last = NULL;

@@ -6,10 +6,20 @@
 #define NGX_S3_POOL_TRIM_INTERVAL  5000
 
 
+static ngx_uint_t ngx_s3_pool_room(ngx_s3_pool_t *pool);
+static void ngx_s3_pool_grant(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
+    ngx_uint_t blocks);
 static void ngx_s3_pool_serve(ngx_event_t *ev);
+static ngx_s3_share_t *ngx_s3_pool_first(ngx_s3_pool_t *pool);
+static ngx_s3_share_t *ngx_s3_pool_neediest(ngx_queue_t *line,
+    ngx_s3_share_t *best);
+static void ngx_s3_pool_post(ngx_s3_pool_t *pool);
+static void ngx_s3_pool_watch(ngx_s3_pool_t *pool);
+static void ngx_s3_pool_revoke(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 static void ngx_s3_pool_trim(ngx_event_t *ev);
 static void ngx_s3_pool_count(ngx_s3_pool_t *pool, ngx_int_t blocks);
 static void ngx_s3_pool_cleanup(void *data);
+static ngx_s3_block_t *ngx_s3_block_create(void);
 static void ngx_s3_block_empty(ngx_s3_block_t *b);
 static void ngx_s3_block_free(ngx_s3_block_t *b);
 
@@ -46,11 +56,14 @@ ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used)
     pool->ident = -1;
     pool->used = used;
 
-    ngx_queue_init(&pool->waiters);
+    ngx_queue_init(&pool->halfway);
+    ngx_queue_init(&pool->line);
+    ngx_queue_init(&pool->silent);
 
     pool->serve.handler = ngx_s3_pool_serve;
     pool->serve.data = pool;
     pool->serve.log = ngx_cycle->log;
+    pool->serve.cancelable = 1;
 
     pool->trim.handler = ngx_s3_pool_trim;
     pool->trim.data = pool;
@@ -60,43 +73,110 @@ ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used)
 
 
 ngx_int_t
-ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_waiter_t *w, ngx_uint_t blocks)
+ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
+    ngx_uint_t wants, ngx_uint_t least)
 {
-    if (blocks > pool->limit) {
+    ngx_uint_t  room;
+
+    if (least > pool->limit - NGX_S3_POOL_MARGIN) {
         return NGX_ERROR;
     }
 
-    if (ngx_queue_empty(&pool->waiters)
-        && pool->reserved + blocks <= pool->limit)
+    if (!ngx_queue_empty(&pool->halfway)
+        || (share->taken == 0 && !ngx_queue_empty(&pool->line)))
     {
-        ngx_s3_pool_count(pool, blocks);
-        return NGX_OK;
+        return NGX_DECLINED;
     }
 
-    w->blocks = blocks;
-    w->waiting = 1;
+    ngx_s3_pool_revoke(pool, wants);
 
-    ngx_queue_insert_tail(&pool->waiters, &w->queue);
+    room = ngx_s3_pool_room(pool);
 
-    return NGX_AGAIN;
+    if (room < least) {
+        return NGX_DECLINED;
+    }
+
+    ngx_s3_pool_grant(pool, share, ngx_min(room, wants));
+
+    return NGX_OK;
 }
 
 
 void
-ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_waiter_t *w)
+ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share, ngx_uint_t wants,
+    ngx_uint_t least)
 {
-    if (!w->waiting) {
+    ngx_s3_pool_moves(pool, share);
+
+    share->wants = wants;
+    share->least = least;
+    share->waiting = 1;
+
+    ngx_queue_insert_tail(share->taken ? &pool->halfway : &pool->line,
+                          &share->queue);
+
+    /* it may be the one that the margin is for */
+
+    ngx_s3_pool_post(pool);
+}
+
+
+void
+ngx_s3_pool_silent(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
+{
+    if (share->silent || share->waiting) {
         return;
     }
 
-    ngx_queue_remove(&w->queue);
-    w->waiting = 0;
-
-    /* it may have stood in front of somebody who needs less */
-
-    if (!pool->serve.posted) {
-        ngx_post_event(&pool->serve, &ngx_posted_events);
+    if ((share->reserved == share->taken || share->fixed)
+        && !share->closable)
+    {
+        return;
     }
+
+    share->silent = 1;
+    share->since = ngx_current_msec;
+
+    ngx_queue_insert_tail(&pool->silent, &share->queue);
+
+    ngx_s3_pool_watch(pool);
+}
+
+
+void
+ngx_s3_pool_moves(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
+{
+    if (share->silent) {
+        ngx_queue_remove(&share->queue);
+        share->silent = 0;
+    }
+}
+
+
+ngx_uint_t
+ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
+{
+    ngx_uint_t  taken;
+
+    ngx_s3_pool_moves(pool, share);
+
+    if (share->waiting) {
+        ngx_queue_remove(&share->queue);
+        share->waiting = 0;
+
+        /* it may have stood in front of somebody who needs less */
+
+        ngx_s3_pool_post(pool);
+    }
+
+    taken = share->taken;
+
+    ngx_s3_pool_release(pool, share->reserved - taken);
+
+    share->reserved = 0;
+    share->taken = 0;
+
+    return taken;
 }
 
 
@@ -109,10 +189,104 @@ ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks)
 
     ngx_s3_pool_count(pool, -(ngx_int_t) blocks);
 
-    /* posted, so that nobody is woken inside of somebody else's call */
+    ngx_s3_pool_post(pool);
+}
 
-    if (!ngx_queue_empty(&pool->waiters) && !pool->serve.posted) {
+
+/* so that nobody is woken inside of somebody else's call */
+
+static void
+ngx_s3_pool_post(ngx_s3_pool_t *pool)
+{
+    if (ngx_s3_pool_wanted(pool) && !pool->serve.posted) {
         ngx_post_event(&pool->serve, &ngx_posted_events);
+    }
+}
+
+
+/* a look when the one that is silent longest has to give */
+
+static void
+ngx_s3_pool_watch(ngx_s3_pool_t *pool)
+{
+    ngx_msec_t       passed;
+    ngx_queue_t     *q;
+    ngx_s3_share_t  *share;
+
+    if (!ngx_s3_pool_wanted(pool) || ngx_queue_empty(&pool->silent)
+        || pool->serve.timer_set)
+    {
+        return;
+    }
+
+    q = ngx_queue_head(&pool->silent);
+    share = ngx_queue_data(q, ngx_s3_share_t, queue);
+
+    passed = ngx_min(ngx_current_msec - share->since, NGX_S3_POOL_SILENCE);
+
+    ngx_add_timer(&pool->serve, NGX_S3_POOL_SILENCE - passed + 1);
+}
+
+
+/* blocks that are free but for the margin */
+
+static ngx_uint_t
+ngx_s3_pool_room(ngx_s3_pool_t *pool)
+{
+    ngx_uint_t  used;
+
+    used = pool->reserved + NGX_S3_POOL_MARGIN;
+
+    return (used < pool->limit) ? pool->limit - used : 0;
+}
+
+
+static void
+ngx_s3_pool_grant(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
+    ngx_uint_t blocks)
+{
+    share->reserved += blocks;
+    ngx_s3_pool_count(pool, blocks);
+}
+
+
+/* takes back from silent sources until so many blocks are free */
+
+static void
+ngx_s3_pool_revoke(ngx_s3_pool_t *pool, ngx_uint_t blocks)
+{
+    ngx_uint_t       coming, rest;
+    ngx_queue_t     *q;
+    ngx_s3_share_t  *share;
+
+    coming = 0;
+
+    while (!ngx_queue_empty(&pool->silent)
+           && ngx_s3_pool_room(pool) + coming < blocks)
+    {
+        q = ngx_queue_head(&pool->silent);
+        share = ngx_queue_data(q, ngx_s3_share_t, queue);
+
+        if (ngx_current_msec - share->since < NGX_S3_POOL_SILENCE) {
+            return;
+        }
+
+        ngx_s3_pool_moves(pool, share);
+
+        rest = share->fixed ? 0 : share->reserved - share->taken;
+
+        share->reserved -= rest;
+        ngx_s3_pool_count(pool, -(ngx_int_t) rest);
+
+        if (share->closable) {
+
+            /* S3 will have it acknowledged some day */
+
+            share->closable = 0;
+            coming += share->taken;
+
+            share->handler(share->data, NGX_S3_SHARE_SQUEEZED);
+        }
     }
 }
 
@@ -133,34 +307,101 @@ ngx_s3_pool_count(ngx_s3_pool_t *pool, ngx_int_t blocks)
 static void
 ngx_s3_pool_serve(ngx_event_t *ev)
 {
-    ngx_s3_pool_t    *pool = ev->data;
+    ngx_s3_pool_t   *pool = ev->data;
 
-    ngx_queue_t      *q;
-    ngx_s3_waiter_t  *w;
+    ngx_uint_t       blocks, room;
+    ngx_s3_share_t  *share;
 
-    while (!ngx_queue_empty(&pool->waiters)) {
+    if (ev->timer_set) {
+        ngx_del_timer(ev);
+    }
 
-        q = ngx_queue_head(&pool->waiters);
-        w = ngx_queue_data(q, ngx_s3_waiter_t, queue);
+    ev->timedout = 0;
 
-        if (pool->reserved + w->blocks > pool->limit) {
+    for ( ;; ) {
+
+        share = ngx_s3_pool_first(pool);
+
+        if (share == NULL) {
             return;
         }
 
-        ngx_queue_remove(&w->queue);
-        w->waiting = 0;
+        ngx_s3_pool_revoke(pool, share->least);
 
-        ngx_s3_pool_count(pool, w->blocks);
+        room = ngx_s3_pool_room(pool);
 
-        w->handler(w->data);
+        if (room < share->least) {
+
+            /* its turn has not come, but somebody has to go on */
+
+            share = ngx_s3_pool_neediest(&pool->halfway, NULL);
+            share = ngx_s3_pool_neediest(&pool->line, share);
+
+            if (share == NULL
+                || pool->reserved + share->least > pool->limit)
+            {
+                break;
+            }
+
+            room = share->least;
+        }
+
+        ngx_queue_remove(&share->queue);
+        share->waiting = 0;
+
+        blocks = ngx_s3_pool_wanted(pool) ? share->least
+                                          : ngx_min(share->wants, room);
+
+        ngx_s3_pool_grant(pool, share, blocks);
+
+        share->handler(share->data, NGX_S3_SHARE_GRANTED);
     }
+
+    ngx_s3_pool_watch(pool);
+}
+
+
+static ngx_s3_share_t *
+ngx_s3_pool_first(ngx_s3_pool_t *pool)
+{
+    ngx_queue_t  *line;
+
+    line = ngx_queue_empty(&pool->halfway) ? &pool->line : &pool->halfway;
+
+    if (ngx_queue_empty(line)) {
+        return NULL;
+    }
+
+    return ngx_queue_data(ngx_queue_head(line), ngx_s3_share_t, queue);
+}
+
+
+/* the one with bytes that needs least, unless it is `best` already */
+
+static ngx_s3_share_t *
+ngx_s3_pool_neediest(ngx_queue_t *line, ngx_s3_share_t *best)
+{
+    ngx_queue_t     *q;
+    ngx_s3_share_t  *share;
+
+    for (q = ngx_queue_head(line);
+         q != ngx_queue_sentinel(line);
+         q = ngx_queue_next(q))
+    {
+        share = ngx_queue_data(q, ngx_s3_share_t, queue);
+
+        if (share->admitted && (best == NULL || share->least < best->least)) {
+            best = share;
+        }
+    }
+
+    return best;
 }
 
 
 ngx_s3_block_t *
-ngx_s3_pool_take(ngx_s3_pool_t *pool)
+ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 {
-    void            *p;
     ngx_s3_block_t  *b;
 
     b = pool->free;
@@ -173,10 +414,25 @@ ngx_s3_pool_take(ngx_s3_pool_t *pool)
             pool->least_free = pool->nfree;
         }
 
-        ngx_s3_block_empty(b);
-
-        return b;
+    } else {
+        b = ngx_s3_block_create();
+        if (b == NULL) {
+            return NULL;
+        }
     }
+
+    ngx_s3_block_empty(b);
+    share->taken++;
+
+    return b;
+}
+
+
+static ngx_s3_block_t *
+ngx_s3_block_create(void)
+{
+    void            *p;
+    ngx_s3_block_t  *b;
 
     b = ngx_calloc(sizeof(ngx_s3_block_t), ngx_cycle->log);
     if (b == NULL) {
@@ -200,8 +456,6 @@ ngx_s3_pool_take(ngx_s3_pool_t *pool)
     b->buf.start = p;
     b->buf.end = b->buf.start + NGX_S3_BLOCK_SIZE;
     b->link.buf = &b->buf;
-
-    ngx_s3_block_empty(b);
 
     return b;
 }

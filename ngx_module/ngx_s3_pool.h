@@ -1,7 +1,17 @@
 /*
  * The worker's blocks and the memory budget: blocks of one size, recycled last
- * used first (fresh pages are the dearest thing on the path), reservations,
- * and a waiting line in order of arrival.
+ * used first (fresh pages are the dearest thing on the path), and the shares
+ * that sources have in them.
+ *
+ * A source reserves what finishes its part when it has bytes for it, and takes
+ * blocks as they fill. Who finds no room stands in line, in order of arrival;
+ * those in the middle of a part go first, since what they hold comes free when
+ * it is finished. While somebody waits, sources that have nothing to read give
+ * back what they did not fill, that which is silent longest first, and send
+ * what they hold where it is large enough to be a part.
+ *
+ * The margin is for who needs least of those that have bytes and wait: however
+ * much is held by parts that nobody finishes, one source can go on.
  */
 
 #ifndef NGX_S3_POOL_H
@@ -13,6 +23,12 @@
 
 
 #define NGX_S3_BLOCK_SIZE  (256 * 1024)
+
+/* kept back: what finishes the smallest part of S3, 5 MiB */
+#define NGX_S3_POOL_MARGIN  (5 * 1024 * 1024 / NGX_S3_BLOCK_SIZE)
+
+/* ms without bytes before a source has to give back */
+#define NGX_S3_POOL_SILENCE  20
 
 /* blocks that hold size bytes */
 
@@ -31,15 +47,33 @@ struct ngx_s3_block_s {
 };
 
 
-/* one place in the waiting line, embedded in whoever waits */
+typedef enum {
+    NGX_S3_SHARE_GRANTED = 0,        /* its turn has come, see reserved */
+    NGX_S3_SHARE_SQUEEZED            /* what it holds should be sent */
+} ngx_s3_share_event_e;
+
+
+/* what a source has in the pool for the part that it fills, embedded in it;
+   zeroed but for handler and data */
 
 typedef struct {
-    ngx_queue_t      queue;
-    ngx_uint_t       blocks;         /* how many it waits for */
-    void           (*handler)(void *data);
+    ngx_queue_t      queue;          /* in line, or among the silent ones */
+    ngx_uint_t       reserved;       /* blocks, those that are in use included
+                                        */
+    ngx_uint_t       taken;          /* blocks in use */
+    ngx_uint_t       wants;          /* in line: blocks beyond reserved, */
+    ngx_uint_t       least;          /* and fewer than these are of no use */
+    ngx_msec_t       since;          /* silent, ngx_current_msec */
+    void           (*handler)(void *data, ngx_s3_share_event_e event);
+                                     /* must not call the pool */
     void            *data;
+    unsigned         admitted:1;     /* its body is read, so that it has bytes
+                                        when it waits */
+    unsigned         fixed:1;        /* nothing is taken back from it */
+    unsigned         closable:1;     /* what it holds can be a part */
     unsigned         waiting:1;
-} ngx_s3_waiter_t;
+    unsigned         silent:1;
+} ngx_s3_share_t;
 
 
 typedef struct {
@@ -51,8 +85,13 @@ typedef struct {
     ngx_uint_t       reserved;       /* blocks, taken or not */
     ngx_uint_t       nfree;
     ngx_s3_block_t  *free;
-    ngx_queue_t      waiters;
-    ngx_event_t      serve;          /* posted: serves the line */
+    ngx_queue_t      halfway;        /* in line, in the middle of a part */
+    ngx_queue_t      line;           /* and between two */
+    ngx_queue_t      silent;         /* have something to give back, the one
+                                        that is silent longest first */
+    ngx_event_t      serve;          /* posted, or set to the time when a
+                                        silent one has to give: serves the line
+                                        */
     ngx_event_t      trim;           /* gives idle blocks back */
     ngx_uint_t       least_free;     /* since the last trim */
     ngx_atomic_t    *used;           /* bytes reserved, of all workers; or
@@ -67,22 +106,39 @@ ngx_s3_pool_t *ngx_s3_pool_create(ngx_conf_t *cf, size_t size);
 void ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used);
 
 /*
- * Reserves blocks for w. NGX_OK: they are reserved. NGX_AGAIN: w stands in
- * line and w->handler is called, from the event loop, once they are. Who asks
- * for more than the whole pool never gets them: NGX_ERROR.
+ * Reserves blocks for a share, `wants` or, where there are not as many, at
+ * least `least`. NGX_OK: they are in share->reserved. NGX_DECLINED: there is no
+ * room now. NGX_ERROR: nor will there ever be.
  */
-ngx_int_t ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_waiter_t *w,
-    ngx_uint_t blocks);
+ngx_int_t ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
+    ngx_uint_t wants, ngx_uint_t least);
 
-/* leaves the line; nothing happens where w is not in it */
-void ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_waiter_t *w);
+/* after NGX_DECLINED: stands in line; NGX_S3_SHARE_GRANTED follows, from the
+   event loop, with at least `least` */
+void ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
+    ngx_uint_t wants, ngx_uint_t least);
+
+/* whether somebody stands in line */
+#define ngx_s3_pool_wanted(pool)                                             \
+    (!ngx_queue_empty(&(pool)->line) || !ngx_queue_empty(&(pool)->halfway))
+
+/* the source has nothing to read; set share->closable before */
+void ngx_s3_pool_silent(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
+
+/* it has again */
+void ngx_s3_pool_moves(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
+
+/* Ends the share of a part: it leaves the line and gives back what it has not
+   taken. Returns the blocks that it took; they stay reserved until they are
+   released. */
+ngx_uint_t ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
 /* gives a reservation back, after the blocks that were taken on it */
 void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 
-/* an empty block of a reservation; NULL: the system has no memory. The
-   contents are what they were. */
-ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool);
+/* an empty block of a share that has one reserved; NULL: the system has no
+   memory. The contents are what they were. */
+ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
 /* a list of blocks back to the pool */
 void ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks);

@@ -31,7 +31,8 @@ static ngx_s3_counters_t *ngx_s3_progress_counters(ngx_s3_stores_t *stores);
 static ngx_int_t ngx_s3_progress_store(ngx_s3_store_t *store,
     ngx_s3_progress_worker_t *w, ngx_cycle_t *cycle);
 static void ngx_s3_progress_tick(ngx_event_t *ev);
-static void ngx_s3_progress_reaped(void *data, const s3_record_t *record);
+static void ngx_s3_progress_reaped(void *data,
+    const ngx_s3_zone_orphan_t *orphan);
 
 
 /* stands in where there is no zone */
@@ -90,6 +91,13 @@ ngx_s3_progress_open(ngx_s3_progress_t *p, ngx_s3_progress_conf_t *conf,
     ngx_s3_progress_stores(conf->stores, &p->record);
 
     return NGX_OK;
+}
+
+
+ngx_s3_slot_t *
+ngx_s3_progress_slot(ngx_s3_progress_t *p)
+{
+    return p->slot == &p->none ? NULL : p->slot;
 }
 
 
@@ -415,7 +423,11 @@ ngx_s3_progress_tick(ngx_event_t *ev)
     stores = w->stores;
 
     if (stores->zone && stores->zone->counters) {
-        (void) ngx_s3_zone_reap(stores->zone, ngx_s3_progress_reaped, stores);
+
+        /* one that leaves takes over nothing */
+
+        ngx_s3_zone_reap(stores->zone, stores->orphan && !ngx_exiting,
+                         ngx_s3_progress_reaped, stores);
     }
 
     while (w->renew && !ngx_queue_empty(&w->open)) {
@@ -441,9 +453,17 @@ ngx_s3_progress_tick(ngx_event_t *ev)
 
 
 static void
-ngx_s3_progress_reaped(void *data, const s3_record_t *record)
+ngx_s3_progress_reaped(void *data, const ngx_s3_zone_orphan_t *orphan)
 {
-    ngx_s3_progress_stores(data, record);
+    ngx_s3_stores_t *stores = data;
+
+    if (orphan->failed) {
+        ngx_s3_progress_stores(stores, &orphan->record);
+    }
+
+    if (orphan->owes) {
+        stores->orphan(stores->orphan_data, orphan);
+    }
 }
 
 

@@ -16,10 +16,13 @@
 /* of the instance; lives as long as the cycle */
 
 typedef struct {
-    ngx_s3_zone_t   *zone;
-    ngx_s3_store_t  *redis;          /* or NULL */
-    ngx_s3_store_t  *dynamodb;       /* or NULL */
-    void            *worker;         /* private; NULL in the master */
+    ngx_s3_zone_t          *zone;
+    ngx_s3_store_t         *redis;   /* or NULL */
+    ngx_s3_store_t         *dynamodb;        /* or NULL */
+    ngx_s3_zone_orphan_pt   orphan;  /* takes over what a dead process owed;
+                                        NULL: nobody does */
+    void                   *orphan_data;
+    void                   *worker;  /* private; NULL in the master */
 } ngx_s3_stores_t;
 
 /* of a location */
@@ -64,6 +67,9 @@ typedef struct {
  */
 ngx_int_t ngx_s3_progress_open(ngx_s3_progress_t *p,
     ngx_s3_progress_conf_t *conf, ngx_log_t *log);
+
+/* the slot of an open record; NULL: untracked, or closed */
+ngx_s3_slot_t *ngx_s3_progress_slot(ngx_s3_progress_t *p);
 
 /* the gate opened: record to zone and stores, totals, log line */
 void ngx_s3_progress_opening(ngx_s3_progress_t *p);

@@ -22,6 +22,9 @@ struct ngx_s3_queue_s {
     ngx_uint_t               in_flight;
     ngx_event_t              hold;   /* plain: keeps a leaving worker */
     ngx_msec_t               deadline;       /* of the hold, 0: none yet */
+    ngx_s3_queue_entry_t    *spare;  /* for a final record where there is no
+                                        memory: none follows that could take
+                                        its place */
     ngx_s3_store_counters_t  none;
     unsigned                 full:1; /* logged */
     unsigned                 closed:1;
@@ -73,6 +76,11 @@ ngx_s3_queue_create(ngx_s3_store_t *store, ngx_s3_counters_t *counters,
 
     q = ngx_pcalloc(cycle->pool, sizeof(ngx_s3_queue_t));
     if (q == NULL) {
+        return NGX_ERROR;
+    }
+
+    q->spare = ngx_alloc(sizeof(ngx_s3_queue_entry_t), cycle->log);
+    if (q->spare == NULL) {
         return NGX_ERROR;
     }
 
@@ -170,6 +178,12 @@ ngx_s3_queue_add(ngx_s3_queue_t *q, const s3_record_t *record)
     }
 
     e = ngx_alloc(sizeof(ngx_s3_queue_entry_t), q->store->log);
+
+    if (e == NULL && s3_state_final(record->state)) {
+        e = q->spare;
+        q->spare = NULL;
+    }
+
     if (e == NULL) {
         return NULL;
     }
@@ -205,6 +219,11 @@ ngx_s3_queue_remove(ngx_s3_queue_t *q, ngx_s3_queue_entry_t *e)
 
     ngx_rbtree_delete(&q->tree, &e->node.node);
     q->n--;
+
+    if (q->spare == NULL && !q->closed) {
+        q->spare = e;
+        return;
+    }
 
     ngx_free(e);
 }
@@ -480,6 +499,11 @@ ngx_s3_queue_close(ngx_s3_store_t *store)
 
         dropped += e->waiting + e->in_flight;
         ngx_s3_queue_remove(q, e);
+    }
+
+    if (q->spare) {
+        ngx_free(q->spare);
+        q->spare = NULL;
     }
 
     if (q->hold.timer_set) {

@@ -12,53 +12,6 @@
 #define NGX_S3_REDIS_UNREAD   (1024 * 1024)  /* bytes of an unfinished reply */
 
 
-/*
- *   off --> connecting --> greeting --> ready
- *    ^          |              |          |
- *    +----------+--------------+----------+   all ops end, back-off
- */
-
-typedef enum {
-    NGX_S3_REDIS_OFF = 0,
-    NGX_S3_REDIS_CONNECTING,
-    NGX_S3_REDIS_GREETING,
-    NGX_S3_REDIS_READY
-} ngx_s3_redis_state_e;
-
-
-/* a greeting proves nothing where it was not the greeting that failed */
-
-typedef enum {
-    NGX_S3_REDIS_BY_GREETING = 0,
-    NGX_S3_REDIS_BY_REPLY,           /* or by a connection that lasts */
-    NGX_S3_REDIS_BY_WRITE            /* writes were refused */
-} ngx_s3_redis_proof_e;
-
-
-typedef struct {
-    ngx_s3_store_t        *store;
-    ngx_s3_redis_conf_t   *conf;
-    void                  *unused;
-    ngx_int_t              ident;    /* -1: the descriptor, as the debug log
-                                        of timers sees this structure */
-
-    /* the worker's */
-    ngx_s3_redis_state_e   state;
-    ngx_s3_conn_t         *sc;
-    redisReader           *reader;
-    ngx_queue_t            ops;      /* in the order of their replies */
-    ngx_s3_redis_op_t     *unsent;   /* the first that is not wholly sent */
-    ngx_uint_t             nops;
-    ngx_uint_t             nreads;
-    ngx_event_t            timer;    /* off: back-off, else: for a reply, or
-                                        without ops until it has lasted */
-    ngx_log_t              log;      /* of connections */
-    ngx_msec_t             ready_at;
-    ngx_s3_redis_proof_e   proof;    /* what ends the outage */
-    unsigned               told:1;   /* that a record was refused */
-} ngx_s3_redis_t;
-
-
 static ngx_int_t ngx_s3_redis_open(ngx_s3_store_t *store, ngx_cycle_t *cycle);
 static ngx_int_t ngx_s3_redis_write(ngx_s3_store_t *store,
     const s3_record_t *record, ngx_s3_store_write_pt handler, void *data);
@@ -75,17 +28,12 @@ static void ngx_s3_redis_connect(ngx_s3_redis_t *redis);
 static void ngx_s3_redis_connected(ngx_s3_conn_t *sc);
 static void ngx_s3_redis_postpone(ngx_s3_redis_t *redis);
 static ngx_int_t ngx_s3_redis_greet(ngx_s3_redis_t *redis);
-static ngx_int_t ngx_s3_redis_push(ngx_s3_redis_t *redis,
-    ngx_s3_redis_op_t *op);
 static void ngx_s3_redis_send_handler(ngx_s3_conn_t *sc);
 static void ngx_s3_redis_recv_handler(ngx_s3_conn_t *sc);
 static ngx_int_t ngx_s3_redis_feed(ngx_s3_redis_t *redis, u_char *p,
     size_t len, char *reason);
 static ngx_int_t ngx_s3_redis_reply(ngx_s3_redis_t *redis, redisReply *reply,
     char *reason);
-static void ngx_s3_redis_pop(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op);
-static void ngx_s3_redis_proven(ngx_s3_redis_t *redis,
-    ngx_s3_redis_proof_e proof);
 static ngx_int_t ngx_s3_redis_greeting(ngx_s3_redis_t *redis,
     ngx_s3_redis_op_t *op, redisReply *reply, char *reason);
 static ngx_int_t ngx_s3_redis_written(ngx_s3_redis_t *redis,
@@ -128,6 +76,7 @@ ngx_s3_redis_create(ngx_conf_t *cf, ngx_str_t *args, ngx_uint_t n)
     store->open = ngx_s3_redis_open;
     store->write = ngx_s3_redis_write;
     store->read = ngx_s3_redis_read;
+    store->eval = ngx_s3_redis_eval;
     store->cancel = ngx_s3_redis_cancel;
     store->close = ngx_s3_redis_close;
     store->hurry = ngx_s3_redis_hurry;
@@ -173,14 +122,7 @@ ngx_s3_redis_write(ngx_s3_store_t *store, const s3_record_t *record,
 
     ngx_s3_redis_op_t  *op;
 
-    if (redis->state != NGX_S3_REDIS_READY) {
-
-        /* closed for being idle when the worker began to leave */
-
-        if (redis->state == NGX_S3_REDIS_OFF && !redis->timer.timer_set) {
-            ngx_s3_redis_connect(redis);
-        }
-
+    if (!ngx_s3_redis_usable(redis)) {
         return NGX_ERROR;
     }
 
@@ -200,6 +142,19 @@ ngx_s3_redis_write(ngx_s3_store_t *store, const s3_record_t *record,
     op->data = data;
 
     return ngx_s3_redis_push(redis, op);
+}
+
+
+ngx_uint_t
+ngx_s3_redis_usable(ngx_s3_redis_t *redis)
+{
+    /* closed for being idle when the worker began to leave */
+
+    if (redis->state == NGX_S3_REDIS_OFF && !redis->timer.timer_set) {
+        ngx_s3_redis_connect(redis);
+    }
+
+    return redis->state == NGX_S3_REDIS_READY;
 }
 
 
@@ -388,10 +343,7 @@ ngx_s3_redis_greet(ngx_s3_redis_t *redis)
 }
 
 
-/* Takes op over, also where there is no memory for its command. Sending is
-   left to an event: what comes together goes together. */
-
-static ngx_int_t
+ngx_int_t
 ngx_s3_redis_push(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op)
 {
     ngx_int_t  rc;
@@ -575,6 +527,11 @@ ngx_s3_redis_reply(ngx_s3_redis_t *redis, redisReply *reply, char *reason)
         return ngx_s3_redis_written(redis, op, reply, reason);
     }
 
+    if (op->type == NGX_S3_REDIS_SCRIPT) {
+        ngx_s3_redis_scripted(redis, op, reply);
+        return NGX_OK;
+    }
+
     if (op->type != NGX_S3_REDIS_READ) {
         return ngx_s3_redis_greeting(redis, op, reply, reason);
     }
@@ -602,9 +559,7 @@ ngx_s3_redis_reply(ngx_s3_redis_t *redis, redisReply *reply, char *reason)
 }
 
 
-/* takes the first op off, which is the caller's then */
-
-static void
+void
 ngx_s3_redis_pop(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op)
 {
     ngx_queue_remove(&op->queue);
@@ -621,7 +576,7 @@ ngx_s3_redis_pop(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op)
 }
 
 
-static void
+void
 ngx_s3_redis_proven(ngx_s3_redis_t *redis, ngx_s3_redis_proof_e proof)
 {
     if (redis->proof <= proof) {

@@ -17,7 +17,8 @@ typedef enum {
     NGX_S3_REDIS_SETNAME,
     NGX_S3_REDIS_PING,               /* ends the greeting */
     NGX_S3_REDIS_WRITE,
-    NGX_S3_REDIS_READ
+    NGX_S3_REDIS_READ,
+    NGX_S3_REDIS_SCRIPT
 } ngx_s3_redis_op_e;
 
 
@@ -51,6 +52,8 @@ typedef struct {
     s3_record_t            *record;  /* WRITE: for sending it once more */
     unsigned                eval:1;  /* WRITE: went with the whole script */
     ngx_s3_store_read_t    *read;    /* READ; NULL once cancelled */
+    ngx_s3_store_script_t  *script;  /* SCRIPT; its strings die with eval() */
+    ngx_s3_store_reply_pt   replied; /* SCRIPT */
 } ngx_s3_redis_op_t;
 
 
@@ -62,6 +65,82 @@ typedef enum {
     NGX_S3_REDIS_E_STORE             /* all writes fail now */
 } ngx_s3_redis_error_e;
 
+
+/*
+ *   off --> connecting --> greeting --> ready
+ *    ^          |              |          |
+ *    +----------+--------------+----------+   all ops end, back-off
+ */
+
+typedef enum {
+    NGX_S3_REDIS_OFF = 0,
+    NGX_S3_REDIS_CONNECTING,
+    NGX_S3_REDIS_GREETING,
+    NGX_S3_REDIS_READY
+} ngx_s3_redis_state_e;
+
+
+/* a greeting proves nothing where it was not the greeting that failed */
+
+typedef enum {
+    NGX_S3_REDIS_BY_GREETING = 0,
+    NGX_S3_REDIS_BY_REPLY,           /* or by a connection that lasts */
+    NGX_S3_REDIS_BY_WRITE            /* writes were refused */
+} ngx_s3_redis_proof_e;
+
+
+typedef struct {
+    ngx_s3_store_t        *store;
+    ngx_s3_redis_conf_t   *conf;
+    void                  *unused;
+    ngx_int_t              ident;    /* -1: the descriptor, as the debug log
+                                        of timers sees this structure */
+
+    /* the worker's */
+    ngx_s3_redis_state_e   state;
+    ngx_s3_conn_t         *sc;
+    redisReader           *reader;
+    ngx_queue_t            ops;      /* in the order of their replies */
+    ngx_s3_redis_op_t     *unsent;   /* the first that is not wholly sent */
+    ngx_uint_t             nops;
+    ngx_uint_t             nreads;
+    ngx_event_t            timer;    /* off: back-off, else: for a reply, or
+                                        without ops until it has lasted */
+    ngx_log_t              log;      /* of connections */
+    ngx_msec_t             ready_at;
+    ngx_s3_redis_proof_e   proof;    /* what ends the outage */
+    unsigned               told:1;   /* that a record was refused */
+} ngx_s3_redis_t;
+
+
+/* in ngx_s3_redis.c */
+
+/* Takes op over, also where there is no memory for its command. Sending is
+   left to an event: what comes together goes together. */
+ngx_int_t ngx_s3_redis_push(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op);
+
+/* takes the first op off, which is the caller's then */
+void ngx_s3_redis_pop(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op);
+
+/* what ends an outage was seen */
+void ngx_s3_redis_proven(ngx_s3_redis_t *redis, ngx_s3_redis_proof_e proof);
+
+/* a store that is to be used: begins to connect where nothing else will */
+ngx_uint_t ngx_s3_redis_usable(ngx_s3_redis_t *redis);
+
+
+/* in ngx_s3_redis_script.c */
+
+/* the store's eval() */
+ngx_int_t ngx_s3_redis_eval(ngx_s3_store_t *store,
+    ngx_s3_store_script_t *script);
+
+/* takes op off, frees reply and calls the handler */
+void ngx_s3_redis_scripted(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
+    redisReply *reply);
+
+
+/* in ngx_s3_redis_proto.c */
 
 /* the script's SHA-1, for EVALSHA */
 void ngx_s3_redis_script(ngx_s3_redis_conf_t *conf);

@@ -24,6 +24,8 @@ static ngx_int_t ngx_s3_redis_format_write(ngx_s3_redis_conf_t *conf,
     ngx_s3_redis_op_t *op, ngx_s3_redis_args_t *a);
 static ngx_int_t ngx_s3_redis_format_read(ngx_s3_redis_conf_t *conf,
     ngx_s3_redis_op_t *op, ngx_s3_redis_args_t *a);
+static ngx_int_t ngx_s3_redis_format_script(ngx_s3_redis_conf_t *conf,
+    ngx_s3_redis_op_t *op, ngx_s3_redis_args_t *a);
 static ngx_uint_t ngx_s3_redis_has(redisReply *reply, const char *s);
 
 
@@ -104,8 +106,10 @@ ngx_s3_redis_answer(ngx_s3_redis_op_t *op, ngx_int_t rc)
     void                   *data;
     ngx_s3_store_read_t    *read;
     ngx_s3_store_write_pt   handler;
+    ngx_s3_store_reply_pt   replied;
 
     handler = op->handler;
+    replied = op->replied;
     data = op->data;
     read = op->read;
 
@@ -113,6 +117,10 @@ ngx_s3_redis_answer(ngx_s3_redis_op_t *op, ngx_int_t rc)
 
     if (handler) {
         handler(data, rc);
+    }
+
+    if (replied) {
+        replied(data, rc, NULL, 0);
     }
 
     if (read) {
@@ -162,6 +170,9 @@ ngx_s3_redis_format(ngx_s3_redis_conf_t *conf, ngx_s3_redis_op_t *op)
 
     case NGX_S3_REDIS_READ:
         return ngx_s3_redis_format_read(conf, op, &a);
+
+    case NGX_S3_REDIS_SCRIPT:
+        return ngx_s3_redis_format_script(conf, op, &a);
     }
 
     return ngx_s3_redis_command(op, &a);
@@ -233,6 +244,41 @@ ngx_s3_redis_format_read(ngx_s3_redis_conf_t *conf, ngx_s3_redis_op_t *op,
 
     ngx_s3_redis_adds(a, "HGETALL");
     ngx_s3_redis_add(a, key, p - key);
+
+    return ngx_s3_redis_command(op, a);
+}
+
+
+/* with its whole text: it is seldom run, and is not lost with Redis' cache */
+
+static ngx_int_t
+ngx_s3_redis_format_script(ngx_s3_redis_conf_t *conf, ngx_s3_redis_op_t *op,
+    ngx_s3_redis_args_t *a)
+{
+    u_char                  keys[NGX_S3_STORE_KEYS][512], n[NGX_INT_T_LEN];
+    u_char                 *p;
+    ngx_uint_t              i;
+    ngx_s3_store_script_t  *script;
+
+    script = op->script;
+
+    if (script->nargs + NGX_S3_STORE_KEYS + 3 > NGX_S3_REDIS_ARGS) {
+        return NGX_DECLINED;
+    }
+
+    ngx_s3_redis_adds(a, "EVAL");
+    ngx_s3_redis_adds(a, script->text);
+    ngx_s3_redis_add(a, n, ngx_sprintf(n, "%ui", script->nkeys) - n);
+
+    for (i = 0; i < script->nkeys; i++) {
+        p = ngx_snprintf(keys[i], sizeof(keys[i]), "%V%V", &conf->prefix,
+                         &script->keys[i]);
+        ngx_s3_redis_add(a, keys[i], p - keys[i]);
+    }
+
+    for (i = 0; i < script->nargs; i++) {
+        ngx_s3_redis_add(a, script->args[i].data, script->args[i].len);
+    }
 
     return ngx_s3_redis_command(op, a);
 }

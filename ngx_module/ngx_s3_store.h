@@ -34,6 +34,26 @@ struct ngx_s3_store_read_s {
     void         *state;             /* private to the store */
 };
 
+/* the answer to a script: a list of strings, valid during the call. NGX_ERROR:
+   the store did not answer, or refused (logged) */
+typedef void (*ngx_s3_store_reply_pt)(void *data, ngx_int_t rc,
+    ngx_str_t *items, ngx_uint_t n);
+
+#define NGX_S3_STORE_KEYS  2
+
+/* a script in the store's own language, all strings copied by eval() */
+
+typedef struct {
+    const char              *text;   /* lives for ever */
+    ngx_str_t                keys[NGX_S3_STORE_KEYS];    /* without the
+                                                            prefix */
+    ngx_uint_t               nkeys;
+    ngx_str_t               *args;
+    ngx_uint_t               nargs;
+    ngx_s3_store_reply_pt    handler;
+    void                    *data;
+} ngx_s3_store_script_t;
+
 struct ngx_s3_store_s {
     const char               *name;  /* "redis", "dynamodb" */
     /* in a worker, at its start: NGX_OK or NGX_ERROR */
@@ -52,6 +72,11 @@ struct ngx_s3_store_s {
     /* the handler is not called any more */
     void                    (*cancel)(ngx_s3_store_t *store,
                                 ngx_s3_store_read_t *read);
+    /* runs a script. NGX_OK: handler is called once, never from eval(), unless
+       the store is closed first; NGX_ERROR: the store is down, or there is no
+       memory, it is not. NULL: the store has no scripts. */
+    ngx_int_t               (*eval)(ngx_s3_store_t *store,
+                                ngx_s3_store_script_t *script);
     /* ends all it does, without I/O and without calling a handler */
     void                    (*close)(ngx_s3_store_t *store);
     /* the worker is leaving: try at once, do not wait out a back-off */

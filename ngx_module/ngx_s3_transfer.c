@@ -1,9 +1,7 @@
 #include "ngx_s3_multipart.h"
 
+#include <openssl/err.h>
 #include <openssl/rand.h>
-
-
-#define NGX_S3_TRANSFER_TICK  60000      /* ms */
 
 
 typedef struct {
@@ -25,15 +23,8 @@ static void ngx_s3_transfer_too_large(ngx_s3_transfer_t *t,
     ngx_s3_result_t *result);
 static u_char *ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf,
     size_t len);
-static ngx_int_t ngx_s3_transfer_reserve_part(ngx_s3_transfer_t *t);
-static void ngx_s3_transfer_granted(void *data);
-static ngx_int_t ngx_s3_transfer_next_part(ngx_s3_transfer_t *t);
-static ngx_int_t ngx_s3_transfer_room(ngx_s3_transfer_t *t);
-static ngx_int_t ngx_s3_transfer_feed_buf(ngx_s3_transfer_t *t, ngx_buf_t *b);
-static void ngx_s3_transfer_part_ready(ngx_s3_transfer_t *t);
 static void ngx_s3_transfer_wake(ngx_event_t *ev);
 static void ngx_s3_transfer_tick(ngx_event_t *ev);
-static void ngx_s3_transfer_post(ngx_s3_transfer_t *t);
 static void ngx_s3_transfer_destroy(ngx_s3_transfer_t *t);
 
 
@@ -152,8 +143,8 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     ngx_queue_init(&t->ready);
     ngx_queue_init(&t->sending);
 
-    t->waiter.handler = ngx_s3_transfer_granted;
-    t->waiter.data = t;
+    t->share.handler = ngx_s3_fill_shared;
+    t->share.data = t;
 
     t->wake.handler = ngx_s3_transfer_wake;
     t->wake.data = t;
@@ -275,6 +266,7 @@ ngx_s3_transfer_record(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
 
     if (spec->id.len == 0) {
         if (RAND_bytes(random, sizeof(random)) != 1) {
+            ERR_clear_error();
             ngx_log_error(NGX_LOG_CRIT, t->log, 0, "RAND_bytes() failed");
             return NGX_ERROR;
         }
@@ -366,256 +358,6 @@ ngx_s3_transfer_set_state(ngx_s3_transfer_t *t, ngx_s3_transfer_state_e next)
 }
 
 
-ngx_int_t
-ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
-{
-    ngx_int_t  rc;
-
-    rc = (t->plan.total == 0) ? NGX_OK : ngx_s3_transfer_reserve_part(t);
-
-    if (rc == NGX_OK) {
-        ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
-
-    } else if (rc == NGX_AGAIN) {
-        ngx_add_timer(&t->timer, t->conf->queue_timeout);
-    }
-
-    return rc;
-}
-
-
-/* memory for a whole part, so that what was begun can always be sent */
-
-static ngx_int_t
-ngx_s3_transfer_reserve_part(ngx_s3_transfer_t *t)
-{
-    ngx_int_t        rc;
-    ngx_uint_t       blocks;
-    ngx_s3_result_t  result;
-
-    if (t->granted) {
-        return NGX_OK;
-    }
-
-    if (t->waiter.waiting) {
-        t->starved = 1;
-        return NGX_AGAIN;
-    }
-
-    if (t->planned == 0) {
-        t->planned = s3_plan_next(&t->plan);
-
-        if (t->planned == 0) {
-            ngx_s3_result_set(&result, 413, "EntityTooLarge",
-                              "the body is larger than the largest object of "
-                              "unknown length for this s3_part_size and "
-                              "s3_window");
-            ngx_s3_transfer_fail(t, &result);
-            return NGX_ERROR;
-        }
-    }
-
-    blocks = ngx_s3_blocks(t->planned);
-
-    if (t->reserved && t->reserved + blocks > ngx_s3_blocks(t->conf->window)) {
-        t->starved = 1;
-        return NGX_AGAIN;
-    }
-
-    rc = ngx_s3_pool_reserve(t->conf->pool, &t->waiter, blocks);
-
-    if (rc == NGX_OK) {
-        t->granted = blocks;
-        t->reserved += blocks;
-        return NGX_OK;
-    }
-
-    if (rc == NGX_AGAIN) {
-        t->starved = 1;
-        return NGX_AGAIN;
-    }
-
-    ngx_s3_result_set(&result, 413, "EntityTooLarge",
-                      "a part is larger than s3_memory");
-    ngx_s3_transfer_fail(t, &result);
-
-    return NGX_ERROR;
-}
-
-
-static void
-ngx_s3_transfer_granted(void *data)
-{
-    ngx_s3_transfer_t  *t = data;
-
-    t->granted = t->waiter.blocks;
-    t->reserved += t->granted;
-
-    if (t->state == NGX_S3_T_WAITING) {
-        ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
-        ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
-    }
-
-    ngx_s3_transfer_post(t);
-}
-
-
-ngx_int_t
-ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
-{
-    size_t      n;
-    u_char     *pos;
-    ngx_int_t   rc;
-
-    if (t->done) {
-        return NGX_ERROR;
-    }
-
-    for ( /* void */ ; in; in = in->next) {
-
-        pos = in->buf->pos;
-        rc = ngx_s3_transfer_feed_buf(t, in->buf);
-        n = in->buf->pos - pos;
-
-        if (n) {
-            ngx_s3_progress_chunk(&t->progress, n);
-        }
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
-
-        if (t->part && t->part->size == t->part->planned
-            && t->upload_id.len + t->calling)
-        {
-            ngx_s3_transfer_part_ready(t);
-
-            if (t->done) {
-                return NGX_ERROR;
-            }
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_s3_transfer_feed_buf(ngx_s3_transfer_t *t, ngx_buf_t *b)
-{
-    size_t      n;
-    ngx_int_t   rc;
-
-    while (b->pos < b->last) {
-
-        rc = ngx_s3_transfer_room(t);
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
-
-        n = ngx_s3_part_copy(t->part, b->pos, b->last - b->pos,
-                             t->conf->target->crc32);
-        b->pos += n;
-        t->received += n;
-    }
-
-    return NGX_OK;
-}
-
-
-/* a part with a block in which at least one byte has room */
-
-static ngx_int_t
-ngx_s3_transfer_room(ngx_s3_transfer_t *t)
-{
-    ngx_int_t        rc;
-    ngx_s3_result_t  result;
-
-    if (t->part == NULL || t->part->size == t->part->planned) {
-        rc = ngx_s3_transfer_next_part(t);
-
-        if (rc != NGX_OK) {
-            return rc;
-        }
-    }
-
-    if (ngx_s3_part_grow(t, t->part) != NGX_OK) {
-        ngx_s3_result_set(&result, 500, "InternalError", "out of memory");
-        ngx_s3_transfer_fail(t, &result);
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_s3_transfer_next_part(ngx_s3_transfer_t *t)
-{
-    ngx_int_t         rc;
-    ngx_s3_part_t    *part;
-    ngx_s3_result_t   result;
-
-    if (t->part) {
-
-        /* more bytes than one part holds: it is a multipart upload */
-
-        ngx_s3_transfer_part_ready(t);
-
-        if (t->done) {
-            return NGX_ERROR;
-        }
-    }
-
-    rc = ngx_s3_transfer_reserve_part(t);
-
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    part = ngx_s3_part_get(t);
-
-    if (part == NULL) {
-        ngx_s3_result_set(&result, 500, "InternalError", "out of memory");
-        ngx_s3_transfer_fail(t, &result);
-        return NGX_ERROR;
-    }
-
-    part->planned = t->planned;
-    part->reserved = t->granted;
-    part->number = ++t->nparts;
-
-    t->planned = 0;
-    t->granted = 0;
-    t->part = part;
-
-    if (!t->single && t->plan.total != -1) {
-        ngx_s3_multipart_create(t);
-    }
-
-    return t->done ? NGX_ERROR : NGX_OK;
-}
-
-
-/* the part that was being filled goes to those that can be sent */
-
-static void
-ngx_s3_transfer_part_ready(ngx_s3_transfer_t *t)
-{
-    ngx_s3_part_t  *part;
-
-    part = t->part;
-    t->part = NULL;
-
-    ngx_s3_part_seal(t, part);
-
-    ngx_queue_insert_tail(&t->ready, &part->queue);
-
-    ngx_s3_multipart_pump(t);
-}
-
-
 void
 ngx_s3_transfer_finish(ngx_s3_transfer_t *t)
 {
@@ -637,21 +379,12 @@ ngx_s3_transfer_finish(ngx_s3_transfer_t *t)
 
     ngx_s3_transfer_set_state(t, NGX_S3_T_FLUSHING);
 
-    ngx_s3_pool_leave(t->conf->pool, &t->waiter);
-
-    if (t->granted) {
-        ngx_s3_pool_release(t->conf->pool, t->granted);
-        t->reserved -= t->granted;
-        t->granted = 0;
-    }
-
     ngx_s3_progress_state(&t->progress, S3_STATE_COMPLETING, NULL, NULL);
 
-    part = t->part;
-    t->part = NULL;
+    part = ngx_s3_fill_end(t);
 
     if (part) {
-        ngx_s3_part_seal(t, part);
+        ngx_s3_part_seal(part);
     }
 
     if (t->nparts <= 1 && t->upload_id.len == 0 && !t->calling
@@ -749,7 +482,7 @@ ngx_s3_transfer_close(ngx_s3_transfer_t *t)
 }
 
 
-static void
+void
 ngx_s3_transfer_post(ngx_s3_transfer_t *t)
 {
     if (!t->wake.posted) {
@@ -783,7 +516,12 @@ ngx_s3_transfer_wake(ngx_event_t *ev)
         return;
     }
 
-    if (t->starved && t->handler) {
+    if (t->squeezed) {
+        t->squeezed = 0;
+        ngx_s3_fill_squeeze(t);
+    }
+
+    if (t->starved && t->handler && !t->done) {
         t->starved = 0;
         t->handler(t->data, NGX_S3_RESUME);
     }
@@ -802,7 +540,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
 
-    if (t->state != NGX_S3_T_WAITING) {
+    if (t->state != NGX_S3_T_WAITING || t->calling) {
         return;
     }
 

@@ -6,11 +6,12 @@
  *      │            │             │            │            ▲
  *      └────────────┴─────────────┴────────────┴─▶ CLEANING ┘
  *
- * WAITING    for the first reservation; the body is unread
+ * WAITING    for the look at the object that conditions need, and for the
+ *            first reservation; the body is unread
  * RECEIVING  bytes are fed
  * FLUSHING   the body is whole, parts are on their way
- * FINISHING  PutObject or Complete, and the look at the object where its
- *            answer was lost
+ * FINISHING  what has to be checked before, PutObject or Complete, and the
+ *            look at the object where its answer was lost
  * CLEANING   it failed or was given up, the record is final; what S3 still
  *            holds is being aborted
  *
@@ -24,6 +25,7 @@
 #include "ngx_s3_api.h"
 #include "ngx_s3_pool.h"
 #include "ngx_s3_progress.h"
+#include "ngx_s3_reaper.h"
 #include "s3_checksum.h"
 
 
@@ -43,6 +45,7 @@ typedef enum {
 typedef struct {
     ngx_s3_target_t         *target;
     ngx_s3_pool_t           *pool;
+    ngx_s3_reaper_t         *reaper;
     ngx_s3_progress_conf_t   progress;
     size_t                   part_size;
     size_t                   window;
@@ -122,24 +125,36 @@ struct ngx_s3_transfer_s {
     uint64_t                 *sizes;     /* likewise, bytes */
     ngx_uint_t                netags;    /* room in both */
 
-    ngx_uint_t                reserved;  /* blocks */
-    ngx_s3_waiter_t           waiter;
-    ngx_uint_t                granted;   /* blocks that the line gave us */
+    ngx_s3_share_t            share;     /* memory of the part being filled */
+    ngx_uint_t                kept;      /* blocks of parts that are whole */
 
     ngx_str_t                 upload_id;
+    ngx_s3_debt_t            *debt;      /* NULL: no upload is open */
     ngx_s3_call_t             call;      /* all but the parts: one at a time */
     ngx_s3_result_t           doubt;     /* what the door is told unless a look
                                             at the object shows that it is ours
                                             */
+    char                      etag[136]; /* of Complete's answer */
+    ngx_uint_t                compared;  /* parts up to this number, where they
+                                            were sent more than once */
+    ngx_uint_t                lists;     /* that did not show them so */
+    ngx_msec_t                looked;    /* when a look at the object last
+                                            found that the conditions hold */
 
     ngx_event_t               wake;      /* posted: tells the door */
     ngx_event_t               timer;     /* plain: the worker waits for us */
 
     unsigned                  starved:1; /* feed ended with NGX_AGAIN */
+    unsigned                  squeezed:1;    /* others need the memory: what
+                                                makes a part is sent */
     unsigned                  whole:1;   /* the body is whole */
     unsigned                  single:1;  /* one PutObject */
     unsigned                  calling:1; /* call is on its way */
-    unsigned                  doubtful:1;    /* the look is to decide */
+    unsigned                  checked:1; /* the first look is behind us */
+    unsigned                  repeated:1;    /* some part was sent twice */
+    unsigned                  unlisted:1;    /* and S3 does not say how it
+                                            stored it */
+    unsigned                  flying:1;  /* parts were under way at the end */
     unsigned                  done:1;    /* the result stands */
 };
 
@@ -164,6 +179,10 @@ ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
  * NGX_ERROR: it has failed, DONE follows.
  */
 ngx_int_t ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in);
+
+/* The source has no more bytes at the moment: memory that it does not use may
+   be lent to others until it is fed again. */
+void ngx_s3_transfer_silent(ngx_s3_transfer_t *t);
 
 /* the body is whole: DONE follows */
 void ngx_s3_transfer_finish(ngx_s3_transfer_t *t);

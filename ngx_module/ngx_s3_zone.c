@@ -10,7 +10,7 @@
 
 
 #define NGX_S3_ZONE_MAGIC   0x6e7a3373   /* "s3zn" */
-#define NGX_S3_ZONE_LAYOUT  2
+#define NGX_S3_ZONE_LAYOUT  3
 
 
 static void ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
@@ -404,6 +404,8 @@ ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
 
         (void) ngx_atomic_fetch_add(&zone->counters->failed, 1);
 
+        zs->completing = (zs->record.state == S3_STATE_COMPLETING);
+
         ngx_s3_zone_finish(sh, zs);
     }
 
@@ -411,7 +413,7 @@ ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
         record->attempt = zs->record.attempt + 1;
     }
 
-    ngx_s3_zone_give_up(sh, zs);
+    ngx_s3_zone_forget(sh, zs);
 
     return NGX_OK;
 }

@@ -11,6 +11,7 @@
 #include <ngx_core.h>
 
 #include "s3_record.h"
+#include "s3_xml.h"
 
 
 typedef struct {
@@ -41,6 +42,8 @@ typedef struct {
     ngx_atomic_t             s3_requests;
     ngx_atomic_t             s3_retries;
     ngx_atomic_t             s3_errors;
+    ngx_atomic_t             orphans;            /* aborted for the dead */
+    ngx_atomic_t             aborts_waiting;     /* gauge */
     ngx_atomic_t             memory_used;
     ngx_s3_store_counters_t  redis;
     ngx_s3_store_counters_t  dynamodb;
@@ -118,12 +121,66 @@ void ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals);
    vanish with it however it dies. Reaping does it too. */
 void ngx_s3_zone_enter(ngx_s3_zone_t *zone);
 
-/* Called by a worker at its start and then every few seconds: records whose owner process is gone become
-   failed ("worker process died") and are counted so; finished ones past their
-   ttl are given up. Calls handler (may be NULL) for each such failed record,
-   for the stores. Returns how many. */
-ngx_uint_t ngx_s3_zone_reap(ngx_s3_zone_t *zone,
-    void (*handler)(void *data, const s3_record_t *record), void *data);
+/* what a process that is gone left in a slot */
+
+typedef struct {
+    s3_record_t      record;
+    unsigned         failed:1;       /* the record was live and is failed now */
+    unsigned         owes:1;         /* a multipart upload is open: from now on
+                                        this process owes its abort */
+    unsigned         completing:1;   /* its Complete may be under way */
+    ngx_s3_slot_t   *slot;           /* owes: for ngx_s3_zone_settle() */
+    uint64_t         endpoint;
+    char             upload_id[S3_UPLOAD_ID_MAX + 1];
+} ngx_s3_zone_orphan_t;
+
+typedef void (*ngx_s3_zone_orphan_pt)(void *data,
+    const ngx_s3_zone_orphan_t *orphan);
+
+/* Called by a worker at its start and then every few seconds: records whose
+   owner process is gone become failed ("worker process died") and are counted
+   so; finished ones past their ttl are given up. claim: what such a process
+   owed is this one's from now on. Calls handler for each slot that was
+   changed. */
+void ngx_s3_zone_reap(ngx_s3_zone_t *zone, ngx_uint_t claim,
+    ngx_s3_zone_orphan_pt handler, void *data);
+
+
+/*
+ * Debts: a multipart upload that is open owes an abort until it is completed
+ * or aborted, whoever dies. The debt stands in the transfer's slot and stays
+ * there when the record is final. In ngx_s3_zone_debts.c.
+ */
+
+/* the name of an endpoint as a number */
+uint64_t ngx_s3_zone_endpoint(ngx_str_t *name);
+
+/* this process's live slot owes the abort of an upload */
+void ngx_s3_zone_owe(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    uint64_t endpoint, ngx_str_t *upload_id);
+
+/* nothing is owed any more; does nothing where the slot is another's by now */
+void ngx_s3_zone_settle(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    ngx_str_t *upload_id);
+
+/* this process will not pay: another one claims the debt by reaping */
+void ngx_s3_zone_release(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
+    ngx_str_t *upload_id);
+
+/* whether a process that is alive knows the upload as its own */
+ngx_uint_t ngx_s3_zone_owes(ngx_s3_zone_t *zone, ngx_str_t *id,
+    ngx_str_t *upload_id);
+
+/* whether this is the first of the workers that are to stay: what one of them
+   is to do is its work */
+ngx_uint_t ngx_s3_zone_first(ngx_s3_zone_t *zone);
+
+/* This worker is leaving. Returns how many others are alive and stay. */
+ngx_uint_t ngx_s3_zone_leave(ngx_s3_zone_t *zone);
+
+/* Calls handler for each debt, whosever it is; endpoint is not set. */
+void ngx_s3_zone_debts(ngx_s3_zone_t *zone, ngx_s3_zone_orphan_pt handler,
+    void *data);
 
 
 #endif /* NGX_S3_ZONE_H */

@@ -5,6 +5,7 @@
 
 
 static void ngx_s3_zone_rebuild(ngx_s3_zone_sh_t *sh);
+static void ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i);
 static void ngx_s3_zone_rebuild_finished(ngx_s3_zone_sh_t *sh);
 static int ngx_libc_cdecl ngx_s3_zone_older(const void *one, const void *two);
 static ngx_rbtree_key_t ngx_s3_zone_key(u_char *id, size_t len);
@@ -21,6 +22,7 @@ ngx_s3_zone_clear(ngx_s3_zone_sh_t *sh)
     ngx_queue_init(&sh->free);
     ngx_queue_init(&sh->live);
     ngx_queue_init(&sh->finished);
+    ngx_queue_init(&sh->owing);
     sh->nlive = 0;
     sh->nfinished = 0;
 }
@@ -145,11 +147,15 @@ ngx_s3_zone_take(ngx_s3_zone_sh_t *sh)
 
     if (ngx_queue_empty(&sh->free)) {
 
-        if (ngx_queue_empty(&sh->finished)) {
+        if (!ngx_queue_empty(&sh->finished)) {
+            q = ngx_queue_head(&sh->finished);
+
+        } else if (!ngx_queue_empty(&sh->owing)) {
+            q = ngx_queue_head(&sh->owing);
+
+        } else {
             return NULL;
         }
-
-        q = ngx_queue_head(&sh->finished);
 
         ngx_s3_zone_give_up(sh, ngx_queue_data(q, ngx_s3_zone_slot_t, queue));
     }
@@ -165,6 +171,8 @@ void
 ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 {
     zs->epoch = ngx_s3_zone_epoch();
+    zs->debt = 0;
+    zs->completing = 0;
     sh->owner[ngx_s3_zone_index(sh, zs)] = ngx_pid;
 
     /* a slot half filled is still free */
@@ -192,10 +200,16 @@ ngx_s3_zone_finish(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
     ngx_memory_barrier();
 
     zs->use = NGX_S3_SLOT_FINISHED;
-    sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
 
     ngx_queue_remove(&zs->queue);
-    ngx_queue_insert_tail(&sh->finished, &zs->queue);
+
+    if (zs->debt) {
+        ngx_queue_insert_tail(&sh->owing, &zs->queue);
+
+    } else {
+        sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
+        ngx_queue_insert_tail(&sh->finished, &zs->queue);
+    }
 
     sh->nlive--;
     sh->nfinished++;
@@ -205,14 +219,36 @@ ngx_s3_zone_finish(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 void
 ngx_s3_zone_give_up(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 {
-    zs->use = NGX_S3_SLOT_FREE;
+    ngx_uint_t  use;
 
-    ngx_rbtree_delete(&sh->tree, &zs->node);
+    use = zs->use;
+
+    zs->use = NGX_S3_SLOT_FREE;
+    zs->debt = 0;
+    sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
+
+    if (use == NGX_S3_SLOT_FINISHED) {
+        ngx_rbtree_delete(&sh->tree, &zs->node);
+    }
 
     ngx_queue_remove(&zs->queue);
     ngx_queue_insert_head(&sh->free, &zs->queue);
 
     sh->nfinished--;
+}
+
+
+void
+ngx_s3_zone_forget(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
+{
+    if (!zs->debt) {
+        ngx_s3_zone_give_up(sh, zs);
+        return;
+    }
+
+    zs->use = NGX_S3_SLOT_OWING;
+
+    ngx_rbtree_delete(&sh->tree, &zs->node);
 }
 
 
@@ -231,6 +267,10 @@ ngx_s3_zone_orphan(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
     ngx_pid_t  pid;
 
     pid = sh->owner[i];
+
+    if (pid == NGX_S3_ZONE_NOBODY) {
+        return 1;
+    }
 
     if (pid == ngx_pid) {
         return sh->slot[i].epoch != ngx_s3_zone_epoch();
@@ -311,48 +351,67 @@ ngx_s3_zone_now(void)
 static void
 ngx_s3_zone_rebuild(ngx_s3_zone_sh_t *sh)
 {
-    size_t               len;
-    ngx_uint_t           i;
-    s3_record_t         *r;
-    ngx_s3_zone_slot_t  *zs;
+    ngx_uint_t  i;
 
     ngx_s3_zone_clear(sh);
 
     for (i = 0; i < sh->taken; i++) {
-        zs = &sh->slot[i];
-        r = &zs->record;
+        ngx_s3_zone_rebuild_slot(sh, i);
+    }
 
-        if (zs->use == NGX_S3_SLOT_FREE) {
-            sh->owner[i] = 0;
-            ngx_queue_insert_tail(&sh->free, &zs->queue);
-            continue;
-        }
+    ngx_s3_zone_rebuild_finished(sh);
+}
 
-        /* a record copied in half has the ends of its strings at least */
 
-        r->id[S3_ID_MAX] = '\0';
-        r->bucket[S3_BUCKET_MAX] = '\0';
-        r->key[S3_KEY_MAX] = '\0';
-        r->etag[S3_ETAG_MAX] = '\0';
-        r->error[S3_ERROR_MAX] = '\0';
-        r->owner[S3_OWNER_MAX] = '\0';
+static void
+ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
+{
+    s3_record_t         *r;
+    ngx_s3_zone_slot_t  *zs;
 
-        if (zs->use == NGX_S3_SLOT_LIVE) {
-            ngx_queue_insert_tail(&sh->live, &zs->queue);
-            sh->nlive++;
+    zs = &sh->slot[i];
+    r = &zs->record;
+
+    if (zs->use == NGX_S3_SLOT_OWING && !zs->debt) {
+        zs->use = NGX_S3_SLOT_FREE;
+    }
+
+    if (zs->use == NGX_S3_SLOT_FREE) {
+        sh->owner[i] = 0;
+        ngx_queue_insert_tail(&sh->free, &zs->queue);
+        return;
+    }
+
+    /* a record copied in half has the ends of its strings at least */
+
+    r->id[S3_ID_MAX] = '\0';
+    r->bucket[S3_BUCKET_MAX] = '\0';
+    r->key[S3_KEY_MAX] = '\0';
+    r->etag[S3_ETAG_MAX] = '\0';
+    r->error[S3_ERROR_MAX] = '\0';
+    r->owner[S3_OWNER_MAX] = '\0';
+    zs->upload_id[S3_UPLOAD_ID_MAX] = '\0';
+
+    if (zs->use == NGX_S3_SLOT_LIVE) {
+        ngx_queue_insert_tail(&sh->live, &zs->queue);
+        sh->nlive++;
+
+    } else {
+        sh->nfinished++;
+
+        if (zs->debt) {
+            ngx_queue_insert_tail(&sh->owing, &zs->queue);
 
         } else {
             sh->owner[i] = 0;
             ngx_queue_insert_tail(&sh->finished, &zs->queue);
-            sh->nfinished++;
         }
-
-        len = ngx_strlen(r->id);
-        zs->node.key = ngx_s3_zone_key((u_char *) r->id, len);
-        ngx_rbtree_insert(&sh->tree, &zs->node);
     }
 
-    ngx_s3_zone_rebuild_finished(sh);
+    if (zs->use != NGX_S3_SLOT_OWING) {
+        zs->node.key = ngx_s3_zone_key((u_char *) r->id, ngx_strlen(r->id));
+        ngx_rbtree_insert(&sh->tree, &zs->node);
+    }
 }
 
 

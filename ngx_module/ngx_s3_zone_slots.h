@@ -8,6 +8,10 @@
  *       +-------------------------------------------+
  *           a slot is needed, the id starts anew, expired
  *
+ * A slot that owes an abort (NGX_S3_SLOT_OWING once its record is gone) stands
+ * in a queue of its own and goes last where one is needed. It has an owner as
+ * long as it owes.
+ *
  * The lock is the slab pool's, because the master unlocks that one after a
  * worker that died with it. What such a worker left half done is told by
  * `dirty`: tree and queues are then built anew from the slots, each of which
@@ -29,6 +33,9 @@
 #define NGX_S3_SLOT_FREE      0
 #define NGX_S3_SLOT_LIVE      1
 #define NGX_S3_SLOT_FINISHED  2
+#define NGX_S3_SLOT_OWING     3      /* in no tree: the record is gone */
+
+#define NGX_S3_ZONE_NOBODY    -1     /* the owner of a debt to be claimed */
 
 
 typedef struct {
@@ -40,6 +47,12 @@ typedef struct {
     uint64_t            finished_at; /* ms since the epoch */
     uint64_t            seen_bytes;  /* the count that readers saw last, */
     uint64_t            seen_at;     /* and when they saw it first */
+    ngx_atomic_t        debt;        /* 1: upload_id is to be aborted; set once
+                                        the rest is there */
+    ngx_uint_t          completing;  /* the record's state when its owner
+                                        died */
+    uint64_t            endpoint;
+    char                upload_id[S3_UPLOAD_ID_MAX + 1];
     s3_record_t         record;
 } ngx_s3_zone_slot_t;
 
@@ -49,6 +62,7 @@ typedef struct {
 typedef struct {
     ngx_pid_t           pid;         /* 0: a free place */
     uint64_t            epoch;
+    ngx_atomic_t        leaving;
     ngx_s3_counters_t   counters;
 } ngx_s3_zone_worker_t;
 
@@ -65,15 +79,17 @@ typedef struct {
     ngx_rbtree_node_t        sentinel;
     ngx_queue_t              free;
     ngx_queue_t              live;
-    ngx_queue_t              finished;   /* oldest first */
+    ngx_queue_t              finished;   /* oldest first, without debts */
+    ngx_queue_t              owing;      /* finished with a debt */
     ngx_uint_t               nlive;
-    ngx_uint_t               nfinished;
+    ngx_uint_t               nfinished;  /* in both */
 
     ngx_uint_t               slots;
     ngx_uint_t               taken;  /* slots from here on were never used, so
                                         that their pages are not touched */
     ngx_s3_zone_slot_t      *slot;
-    volatile ngx_pid_t      *owner;  /* of each slot, 0: not live */
+    volatile ngx_pid_t      *owner;  /* of each slot, 0: neither live nor with
+                                        a debt */
 
     ngx_s3_counters_t        counters;   /* of workers that are gone, and of
                                             those that found no place */
@@ -105,8 +121,9 @@ ngx_s3_zone_slot_t *ngx_s3_zone_lookup(ngx_s3_zone_sh_t *sh, ngx_str_t *id);
 /* the first node whose id is greater, or NULL */
 ngx_rbtree_node_t *ngx_s3_zone_after(ngx_s3_zone_sh_t *sh, ngx_str_t *id);
 
-/* A free slot, that of the oldest finished record at worst; NULL: all are
-   live. It stays free until it is linked: fill it in between. */
+/* A free slot, that of the oldest finished record at worst, of one with a debt
+   in the end; NULL: all are live. It stays free until it is linked: fill it in
+   between. */
 ngx_s3_zone_slot_t *ngx_s3_zone_take(ngx_s3_zone_sh_t *sh);
 
 /* FREE -> LIVE, owned by this process */
@@ -115,8 +132,11 @@ void ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 /* LIVE -> FINISHED */
 void ngx_s3_zone_finish(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 
-/* FINISHED -> FREE */
+/* FINISHED, OWING -> FREE, also with a debt */
 void ngx_s3_zone_give_up(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
+
+/* the record goes: FINISHED -> FREE, or OWING where there is a debt */
+void ngx_s3_zone_forget(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 
 /* whether the slot is live and this process's */
 ngx_uint_t ngx_s3_zone_owned(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
@@ -131,6 +151,9 @@ void ngx_s3_zone_copy(ngx_s3_zone_slot_t *zs, s3_record_t *record,
 
 /* whether the process that owned slot i is gone; a system call */
 ngx_uint_t ngx_s3_zone_orphan(ngx_s3_zone_sh_t *sh, ngx_uint_t i);
+
+/* likewise a worker's */
+ngx_uint_t ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker);
 
 /* tells this process from a dead one of the same pid */
 uint64_t ngx_s3_zone_epoch(void);

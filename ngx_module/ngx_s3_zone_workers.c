@@ -17,9 +17,10 @@
 
 
 static ngx_uint_t ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i,
+    ngx_uint_t claim, ngx_s3_zone_orphan_t *orphan);
+static void ngx_s3_zone_fail(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
     s3_record_t *record);
 static void ngx_s3_zone_expire(ngx_s3_zone_t *zone);
-static ngx_uint_t ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker);
 static void ngx_s3_zone_add(ngx_s3_counters_t *sum,
     ngx_s3_counters_t *counters);
 static void ngx_s3_zone_store_totals(s3_store_totals_t *totals,
@@ -44,6 +45,7 @@ ngx_s3_zone_enter(ngx_s3_zone_t *zone)
 
         if (worker->pid && ngx_s3_zone_gone(worker)) {
             worker->counters.memory_used = 0;
+            worker->counters.aborts_waiting = 0;
             worker->counters.redis.up = 0;
             worker->counters.dynamodb.up = 0;
 
@@ -59,6 +61,7 @@ ngx_s3_zone_enter(ngx_s3_zone_t *zone)
     if (mine && mine->pid == 0 && zone->counters == &sh->counters) {
         ngx_memzero(&mine->counters, sizeof(ngx_s3_counters_t));
         mine->epoch = ngx_s3_zone_epoch();
+        mine->leaving = 0;
 
         ngx_memory_barrier();
 
@@ -111,6 +114,8 @@ ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals)
     totals->s3_requests = sum.s3_requests;
     totals->s3_retries = sum.s3_retries;
     totals->s3_errors = sum.s3_errors;
+    totals->orphans = sum.orphans;
+    totals->aborts_waiting = sum.aborts_waiting;
     totals->memory_used = sum.memory_used;
 
     ngx_s3_zone_store_totals(&totals->redis, &sum.redis);
@@ -118,20 +123,19 @@ ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals)
 }
 
 
-ngx_uint_t
-ngx_s3_zone_reap(ngx_s3_zone_t *zone,
-    void (*handler)(void *data, const s3_record_t *record), void *data)
+void
+ngx_s3_zone_reap(ngx_s3_zone_t *zone, ngx_uint_t claim,
+    ngx_s3_zone_orphan_pt handler, void *data)
 {
-    ngx_pid_t          pid, alive[NGX_S3_ZONE_PIDS];
-    ngx_uint_t         i, k, n, nalive;
-    s3_record_t        record;
-    ngx_s3_zone_sh_t  *sh;
+    ngx_pid_t              pid, alive[NGX_S3_ZONE_PIDS];
+    ngx_uint_t             i, k, nalive;
+    ngx_s3_zone_sh_t      *sh;
+    ngx_s3_zone_orphan_t   orphan;
 
     ngx_s3_zone_enter(zone);
 
     sh = zone->sh;
     nalive = 0;
-    n = 0;
 
     /* without the lock: an owner seen too early or too late is looked at
        again, under the lock or by the next reaping */
@@ -158,64 +162,89 @@ ngx_s3_zone_reap(ngx_s3_zone_t *zone,
             continue;
         }
 
-        if (ngx_s3_zone_reap_one(zone, i, &record)) {
-            n++;
-
-            if (handler) {
-                handler(data, &record);
-            }
+        if (ngx_s3_zone_reap_one(zone, i, claim, &orphan)) {
+            handler(data, &orphan);
         }
     }
 
     ngx_s3_zone_expire(zone);
-
-    return n;
 }
 
 
 static ngx_uint_t
-ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i,
-    s3_record_t *record)
+ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i, ngx_uint_t claim,
+    ngx_s3_zone_orphan_t *orphan)
 {
-    uint64_t             now;
-    ngx_uint_t           orphan;
     ngx_s3_zone_sh_t    *sh;
     ngx_s3_zone_slot_t  *zs;
 
-    now = ngx_s3_zone_now();
+    orphan->failed = 0;
+    orphan->owes = 0;
 
     sh = ngx_s3_zone_lock(zone);
 
     zs = &sh->slot[i];
 
-    orphan = zs->use == NGX_S3_SLOT_LIVE
-             && ngx_s3_zone_orphan(sh, i);
+    if (sh->owner[i] != 0 && ngx_s3_zone_orphan(sh, i)) {
+        orphan->failed = (zs->use == NGX_S3_SLOT_LIVE);
+        orphan->owes = (zs->debt && claim);
+    }
 
-    if (orphan) {
+    if (orphan->failed || orphan->owes) {
         ngx_s3_zone_begin(sh);
 
-        ngx_s3_zone_copy(zs, record, now);
+        if (orphan->failed) {
+            ngx_s3_zone_fail(zone, zs, &orphan->record);
+            ngx_s3_zone_finish(sh, zs);
 
-        record->state = S3_STATE_FAILED;
-        record->sequence++;
-        record->updated_at = ngx_s3_zone_max(record->updated_at, now);
-        record->expires_at = now + zone->ttl;
-        ngx_cpystrn((u_char *) record->error, (u_char *) "worker process died",
-                    sizeof(record->error));
+        } else {
+            orphan->record = zs->record;
+        }
 
-        zs->record = *record;
-        ngx_s3_zone_finish(sh, zs);
+        if (orphan->owes) {
+            zs->epoch = ngx_s3_zone_epoch();
+            sh->owner[i] = ngx_pid;
+
+            orphan->completing = zs->completing;
+            orphan->slot = &zs->counters;
+            orphan->endpoint = zs->endpoint;
+            ngx_memcpy(orphan->upload_id, zs->upload_id,
+                       sizeof(orphan->upload_id));
+        }
 
         ngx_s3_zone_end(sh);
     }
 
     ngx_s3_zone_unlock(zone);
 
-    if (orphan) {
+    if (orphan->failed) {
         (void) ngx_atomic_fetch_add(&zone->counters->failed, 1);
     }
 
-    return orphan;
+    return orphan->failed || orphan->owes;
+}
+
+
+static void
+ngx_s3_zone_fail(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
+    s3_record_t *record)
+{
+    uint64_t  now;
+
+    now = ngx_s3_zone_now();
+
+    ngx_s3_zone_copy(zs, record, now);
+
+    zs->completing = (record->state == S3_STATE_COMPLETING);
+
+    record->state = S3_STATE_FAILED;
+    record->sequence++;
+    record->updated_at = ngx_s3_zone_max(record->updated_at, now);
+    record->expires_at = now + zone->ttl;
+    ngx_cpystrn((u_char *) record->error, (u_char *) "worker process died",
+                sizeof(record->error));
+
+    zs->record = *record;
 }
 
 
@@ -257,7 +286,7 @@ ngx_s3_zone_expire(ngx_s3_zone_t *zone)
 }
 
 
-static ngx_uint_t
+ngx_uint_t
 ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker)
 {
     if (worker->pid == ngx_pid) {

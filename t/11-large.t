@@ -8,6 +8,7 @@ use warnings;
 
 use lib 't/lib';
 use List::Util qw/ max /;
+use Digest::SHA qw/ sha256_hex /;
 use Test::More;
 use Time::HiRes qw/ sleep /;
 use S3T;
@@ -96,10 +97,13 @@ subtest 'waiting for memory' => sub {
     my $d = data(12 * MB);
     my $bytes = read_file($d->{path});
 
-    my @stalled = map { $t->raw($n->port) } 1 .. 6;
-    $stalled[$_]->send(head("/stalled-$_", $d->{size}) . substr $bytes, 0, 1)
-        for 0 .. 5;
-    ok(wait_for(sub { memory_used($n) == 30 * MB }), 'all is taken');
+    # a block short of what makes a part each, and the rest but for the margin
+    my @size = (($d->{size}) x 5, 1_300_000);
+    my @sent = ((4_900_000) x 5, 1_290_000);
+    my @stalled = map { $t->raw($n->port) } 0 .. 5;
+    $stalled[$_]->send(head("/stalled-$_", $size[$_])
+        . substr $bytes, 0, $sent[$_]) for 0 .. 5;
+    ok(wait_for(sub { memory_used($n) == 25 * MB }), 'all is taken');
 
     my $polite = $t->raw($n->port);
     $polite->send(head('/hasty/polite', 3, 'Expect: 100-continue'));
@@ -116,7 +120,7 @@ subtest 'waiting for memory' => sub {
     is(scalar(grep { $_->running } @waiting), scalar keys %transports,
         'others are still in it');
 
-    $stalled[0]->reset;
+    $_->reset for @stalled[0, 1];
     like($polite->read_until(qr/\r\n\r\n/), qr{^HTTP/1.1 100 }, 'its turn');
     $polite->{read} = '';
     $polite->send('abc');
@@ -127,10 +131,12 @@ subtest 'waiting for memory' => sub {
         is_stored('hasty/' . $name =~ s/\W+/-/gr, $d, $name);
     }
 
-    for (1 .. 5) {
-        $stalled[$_]->send(substr $bytes, 1);
+    for (2 .. 5) {
+        my $body = substr $bytes, 0, $size[$_];
+        $stalled[$_]->send(substr $body, $sent[$_]);
         is($stalled[$_]->response->{status}, 201, 'one that stalled');
-        is_stored("stalled-$_", $d, 'it');
+        is_stored("stalled-$_", { size => $size[$_],
+            sha256 => sha256_hex($body) }, 'it');
     }
     is(start($n, '/none', 'chunked', file => data(0))->wait->{status}, 201,
         'memory that nobody needed');

@@ -114,7 +114,8 @@ subtest 'totals' => sub {
         bytesStored => 1000 + 12 * MB, partsStored => 4,
         # three of one PUT each, one of them refused; create, parts, complete
         s3Requests => 8, s3Retries => 0, s3Errors => 1, slots => 0,
-        slotsUsed => 5, memoryUsed => 0,
+        slotsUsed => 5, memoryUsed => 0, orphansAborted => 0,
+        abortsWaiting => 0,
         chunks => $more{chunks}, openings => $more{openings},
     }, 'what was done is what is counted') or diag explain \%more;
     cmp_ok($more{chunks}, '>', 12 * MB / (20 * KB), 'chunks');
@@ -297,7 +298,9 @@ subtest 'Prometheus' => sub {
         bytesStored => 'stored_bytes_total', partsStored =>
         'stored_parts_total', chunks => 'chunks_total', openings =>
         'openings_total', s3Requests => 's3_requests_total', s3Retries =>
-        's3_retries_total', s3Errors => 's3_errors_total', slots => 'slots',
+        's3_retries_total', s3Errors => 's3_errors_total', orphansAborted =>
+        'orphans_aborted_total', abortsWaiting => 'aborts_waiting',
+        slots => 'slots',
         slotsUsed => 'slots_used', memoryUsed => 'memory_used_bytes');
     for my $name (sort keys %names) {
         is($value->{"s3_transfer_$names{$name}"}, $totals->{$name}, $name);

@@ -263,7 +263,7 @@ subtest 'not refused' => sub {
         is($r->{status}, 201, join ' ', @$_) or diag explain $r;
         $i++;
     }
-    is(scalar $fake->requests, $i, 'the fake S3 hears');
+    is(scalar $fake->requests('put'), $i, 'the fake S3 hears');
     $fake->forget;
 
     my $raw = $t->raw($n->port);

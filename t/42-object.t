@@ -13,7 +13,11 @@ use S3T;
 
 my $t = S3T->new;
 my $s3 = $t->s3;
-my $fake = $t->fake;
+# (there is an object where the key has If-Match)
+my $fake = $t->fake(on => { head => sub {
+    $_[0]{path} =~ m{-if-match-(\d+)$} or return { status => 404 };
+    return { status => 200, headers => { ETag => $1 == 5 ? '"abc"' : '"b"' } };
+} });
 $t->token(FAKE => $fake->url);
 
 my $n = $t->nginx(<<'EOF');

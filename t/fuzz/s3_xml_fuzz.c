@@ -19,7 +19,8 @@ on_part(void *data, const s3_xml_part_t *part)
     uint64_t  *sum;
 
     sum = data;
-    *sum = *sum * 31 + part->number + part->size + strlen(part->etag);
+    *sum = *sum * 31 + part->number + part->size + strlen(part->etag)
+           + 7 * strlen(part->last_modified);
 }
 
 

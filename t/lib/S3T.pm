@@ -243,7 +243,7 @@ sub _grep {
 # and what is undefined and has no frame of ours on its stack, which is listed.
 sub _sanitizer {
     my ($path) = @_;
-    my $ours = qr{/(?:ngx_module|lib)/\w+\.c:};
+    my $ours = qr{/(?:ngx_module/ngx_|lib/s3_)\w+\.c:};
     my $text = read_file($path) or return ();
     my (@found, %theirs);
     while ($text =~ /^(.* runtime error: .*\n(?: +#\d+ .*\n)*)/mg) {

@@ -1,5 +1,5 @@
 # The null S3 and the uploader of the large tests and the benchmark, and what
-# kills a process at a place of its code.
+# t/70-torture.t preloads, and what kills a process at a place of its code.
 # From the top: make -f t/lib/tools.mk, also several at a time.
 
 TOOLS_CFLAGS ?= -O2 -g -Wall -Wextra -Werror
@@ -8,7 +8,7 @@ S3_NULL_SRCS = t/lib/s3_null.c t/lib/s3_null_http.c t/lib/s3_null_ops.c \
     t/lib/s3_null_store.c t/lib/s3_null_complete.c t/lib/s3_null_dynamodb.c
 
 .PHONY: tools
-tools: build/s3_null build/body_gen build/die_at
+tools: build/s3_null build/body_gen build/torture.so build/die_at
 
 build/s3_null: $(S3_NULL_SRCS) t/lib/s3_null.h t/lib/s3_null_store.h \
     t/lib/pattern.h t/lib/tools.mk
@@ -20,6 +20,11 @@ build/body_gen: t/lib/body_gen.c t/lib/pattern.h t/lib/tools.mk
 	@mkdir -p build
 	@$(CC) $(TOOLS_CFLAGS) -o $@.$$$$ t/lib/body_gen.c -lssl -lcrypto \
 	    && mv $@.$$$$ $@
+
+build/torture.so: t/lib/torture.c t/lib/tools.mk
+	@mkdir -p build
+	@$(CC) $(TOOLS_CFLAGS) -fno-builtin -fPIC -shared -o $@.$$$$ \
+	    t/lib/torture.c -ldl -pthread && mv $@.$$$$ $@
 
 build/die_at: t/lib/die_at.c t/lib/tools.mk
 	@mkdir -p build

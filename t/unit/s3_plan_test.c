@@ -411,6 +411,104 @@ test_largest(void **state)
 }
 
 
+/* closes every part that may be closed at its smallest, or one at random: the
+   numbers hold the rest, always */
+
+static unsigned
+close_early(s3_plan_t *p, unsigned every)
+{
+    uint64_t  n, sum, size;
+    unsigned  parts, closed;
+
+    sum = 0;
+    closed = 0;
+
+    for (parts = 0; (n = s3_plan_next(p)) != 0; parts++) {
+
+        assert_true(n <= p->cap);
+        assert_true(n >= p->limits->min_part || sum + n == p->goal);
+
+        size = n;
+
+        if ((unsigned) rand() % every == 0) {
+            size = p->limits->min_part + (uint64_t) rand() % S3_MIB;
+        }
+
+        if (size < n && s3_plan_may_close(p, n, size)) {
+            s3_plan_close(p, n, size);
+            closed++;
+
+        } else {
+            size = n;
+        }
+
+        sum += size;
+        assert_int_equal(p->planned, sum);
+    }
+
+    assert_true(parts <= p->limits->max_parts);
+    assert_int_equal(sum, p->goal);
+
+    return closed;
+}
+
+
+static void
+test_close(void **state)
+{
+    unsigned     i;
+    s3_plan_t    p;
+    s3_limits_t  limits;
+
+    (void) state;
+
+    srand(1);
+
+    /* not below the smallest part, not beyond what the numbers hold */
+
+    assert_int_equal(s3_plan_init(&p, &s3_limits_default, 16 * S3_MIB,
+                                  80 * S3_MIB, GIB), S3_OK);
+    assert_int_equal(s3_plan_next(&p), 16 * S3_MIB);
+    assert_false(s3_plan_may_close(&p, 16 * S3_MIB, 5 * S3_MIB - 1));
+    assert_true(s3_plan_may_close(&p, 16 * S3_MIB, 5 * S3_MIB));
+
+    limits = s3_limits_default;
+    limits.max_parts = 2;
+
+    assert_int_equal(s3_plan_init(&p, &limits, 16 * S3_MIB, 32 * S3_MIB,
+                                  26 * S3_MIB), S3_OK);
+    assert_int_equal(s3_plan_next(&p), 16 * S3_MIB);
+    assert_false(s3_plan_may_close(&p, 16 * S3_MIB, 10 * S3_MIB - 1));
+    assert_true(s3_plan_may_close(&p, 16 * S3_MIB, 10 * S3_MIB));
+    s3_plan_close(&p, 16 * S3_MIB, 10 * S3_MIB);
+    assert_int_equal(s3_plan_next(&p), 16 * S3_MIB);
+    assert_int_equal(s3_plan_next(&p), 0);
+
+    for (i = 1; i < 4; i++) {
+
+        /* known: as large as the part numbers hold, less a slack */
+
+        assert_int_equal(s3_plan_init(&p, &s3_limits_default, 16 * S3_MIB,
+                                      80 * S3_MIB, 390 * GIB + i), S3_OK);
+        assert_true(close_early(&p, i) > 10);
+
+        /* unknown: the largest object stays what it is */
+
+        assert_int_equal(s3_plan_init(&p, &s3_limits_default, 16 * S3_MIB,
+                                      80 * S3_MIB, -1), S3_OK);
+        assert_int_equal(p.goal, s3_plan_largest(&s3_limits_default,
+                                                 16 * S3_MIB, 80 * S3_MIB,
+                                                 0));
+        assert_true(close_early(&p, i) > 200);
+
+        limits.max_parts = 7;
+        assert_int_equal(s3_plan_init(&p, &limits, 8 * S3_MIB, 80 * S3_MIB,
+                                      -1), S3_OK);
+        (void) close_early(&p, i);
+    }
+}
+
+
 int
 main(void)
 {
@@ -423,7 +521,8 @@ main(void)
         cmocka_unit_test(test_largest_object),
         cmocka_unit_test(test_unknown),
         cmocka_unit_test(test_few_parts),
-        cmocka_unit_test(test_largest)
+        cmocka_unit_test(test_largest),
+        cmocka_unit_test(test_close)
     };
 
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);

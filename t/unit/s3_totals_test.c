@@ -41,12 +41,12 @@ static const char  totals_json[] =
     "\"aborted\":105,\"untracked\":106,\"bytesTransferred\":107,"
     "\"bytesStored\":108,\"partsStored\":109,\"chunks\":110,"
     "\"openings\":111,\"s3Requests\":112,\"s3Retries\":113,"
-    "\"s3Errors\":114,"
-    "\"redis\":{\"records\":115,\"writes\":116,\"replaced\":117,"
-    "\"dropped\":118,\"errors\":119,\"outages\":120,\"up\":121},"
-    "\"dynamodb\":{\"records\":122,\"writes\":123,\"replaced\":124,"
-    "\"dropped\":125,\"errors\":126,\"outages\":127,\"up\":128},"
-    "\"slots\":129,\"slotsUsed\":130,\"memoryUsed\":131}";
+    "\"s3Errors\":114,\"orphansAborted\":115,\"abortsWaiting\":116,"
+    "\"redis\":{\"records\":117,\"writes\":118,\"replaced\":119,"
+    "\"dropped\":120,\"errors\":121,\"outages\":122,\"up\":123},"
+    "\"dynamodb\":{\"records\":124,\"writes\":125,\"replaced\":126,"
+    "\"dropped\":127,\"errors\":128,\"outages\":129,\"up\":130},"
+    "\"slots\":131,\"slotsUsed\":132,\"memoryUsed\":133}";
 
 
 static void
@@ -58,7 +58,7 @@ test_totals_json(void **state)
 
     (void) state;
 
-    assert_int_equal(sizeof(t), 31 * sizeof(uint64_t));
+    assert_int_equal(sizeof(t), 33 * sizeof(uint64_t));
 
     fill_totals(&t);
     s3_buf_init(&b, mem, sizeof(mem));
@@ -250,7 +250,7 @@ test_prometheus(void **state)
     }
 
     assert_true(stores == 4);
-    assert_int_equal(metrics, 14 + 7 + 3);
+    assert_int_equal(metrics, 16 + 7 + 3);
 }
 
 
@@ -278,26 +278,29 @@ test_prometheus_values(void **state)
         "\ns3_transfer_s3_requests_total 112\n",
         "\ns3_transfer_s3_retries_total 113\n",
         "\ns3_transfer_s3_errors_total 114\n",
-        "\ns3_transfer_store_records_total{store=\"redis\"} 115\n"
-            "s3_transfer_store_records_total{store=\"dynamodb\"} 122\n",
-        "\ns3_transfer_store_writes_total{store=\"redis\"} 116\n"
-            "s3_transfer_store_writes_total{store=\"dynamodb\"} 123\n",
-        "\ns3_transfer_store_replaced_total{store=\"redis\"} 117\n"
-            "s3_transfer_store_replaced_total{store=\"dynamodb\"} 124\n",
-        "\ns3_transfer_store_dropped_total{store=\"redis\"} 118\n"
-            "s3_transfer_store_dropped_total{store=\"dynamodb\"} 125\n",
-        "\ns3_transfer_store_errors_total{store=\"redis\"} 119\n"
-            "s3_transfer_store_errors_total{store=\"dynamodb\"} 126\n",
-        "\ns3_transfer_store_outages_total{store=\"redis\"} 120\n"
-            "s3_transfer_store_outages_total{store=\"dynamodb\"} 127\n",
+        "\ns3_transfer_orphans_aborted_total 115\n",
+        "\n# TYPE s3_transfer_aborts_waiting gauge\n"
+            "s3_transfer_aborts_waiting 116\n",
+        "\ns3_transfer_store_records_total{store=\"redis\"} 117\n"
+            "s3_transfer_store_records_total{store=\"dynamodb\"} 124\n",
+        "\ns3_transfer_store_writes_total{store=\"redis\"} 118\n"
+            "s3_transfer_store_writes_total{store=\"dynamodb\"} 125\n",
+        "\ns3_transfer_store_replaced_total{store=\"redis\"} 119\n"
+            "s3_transfer_store_replaced_total{store=\"dynamodb\"} 126\n",
+        "\ns3_transfer_store_dropped_total{store=\"redis\"} 120\n"
+            "s3_transfer_store_dropped_total{store=\"dynamodb\"} 127\n",
+        "\ns3_transfer_store_errors_total{store=\"redis\"} 121\n"
+            "s3_transfer_store_errors_total{store=\"dynamodb\"} 128\n",
+        "\ns3_transfer_store_outages_total{store=\"redis\"} 122\n"
+            "s3_transfer_store_outages_total{store=\"dynamodb\"} 129\n",
         "\n# TYPE s3_transfer_store_up gauge\n"
-            "s3_transfer_store_up{store=\"redis\"} 121\n"
-            "s3_transfer_store_up{store=\"dynamodb\"} 128\n",
-        "\n# TYPE s3_transfer_slots gauge\ns3_transfer_slots 129\n",
+            "s3_transfer_store_up{store=\"redis\"} 123\n"
+            "s3_transfer_store_up{store=\"dynamodb\"} 130\n",
+        "\n# TYPE s3_transfer_slots gauge\ns3_transfer_slots 131\n",
         "\n# TYPE s3_transfer_slots_used gauge\n"
-            "s3_transfer_slots_used 130\n",
+            "s3_transfer_slots_used 132\n",
         "\n# TYPE s3_transfer_memory_used_bytes gauge\n"
-            "s3_transfer_memory_used_bytes 131\n"
+            "s3_transfer_memory_used_bytes 133\n"
     };
 
     (void) state;

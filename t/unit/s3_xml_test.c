@@ -341,7 +341,8 @@ test_list_parts(void **state)
         "</PartNumberMarker><NextPartNumberMarker>10000"
         "</NextPartNumberMarker><MaxParts>2</MaxParts>"
         "<IsTruncated>true</IsTruncated>"
-        "<Part><PartNumber>2</PartNumber><LastModified>x</LastModified>"
+        "<Part><PartNumber>2</PartNumber>"
+        "<LastModified>2026-11-28T10:00:01.000Z</LastModified>"
         "<ETag>&quot;a&quot;</ETag><Size>5368709120</Size></Part>"
         "<Part><Size>0</Size><PartNumber>10000</PartNumber></Part>"
         "<Part/></ListPartsResult>"), S3_OK);
@@ -354,8 +355,11 @@ test_list_parts(void **state)
     assert_int_equal(parts.parts[0].number, 2);
     assert_string_equal(parts.parts[0].etag, "\"a\"");
     assert_true(parts.parts[0].size == 5368709120ULL);
+    assert_string_equal(parts.parts[0].last_modified,
+                        "2026-11-28T10:00:01.000Z");
     assert_int_equal(parts.parts[1].number, 10000);
     assert_string_equal(parts.parts[1].etag, "");
+    assert_string_equal(parts.parts[1].last_modified, "");
     assert_true(parts.parts[1].size == 0);
     assert_int_equal(parts.parts[2].number, 0);
 
@@ -381,6 +385,25 @@ test_list_parts(void **state)
     assert_int_equal(parts.parts[0].number, 1);
     assert_int_equal(parts.parts[1].number, 2);
     assert_string_equal(parts.parts[1].etag, "e");
+
+    /* as Ceph answers it, and with more digits than a time has */
+
+    assert_int_equal(parse(PROLOG "<ListPartsResult" NS "><Bucket>b</Bucket>"
+        "<Key>k</Key><UploadId>2~u</UploadId><StorageClass>STANDARD"
+        "</StorageClass><PartNumberMarker>0</PartNumberMarker>"
+        "<NextPartNumberMarker>1</NextPartNumberMarker><MaxParts>1"
+        "</MaxParts><IsTruncated>true</IsTruncated><Owner><ID>t</ID>"
+        "<DisplayName>t</DisplayName></Owner><Part><LastModified>"
+        "2026-11-28T10:00:01.123Z</LastModified><PartNumber>1</PartNumber>"
+        "<ETag>&quot;a&quot;</ETag><Size>5242880</Size></Part><Part>"
+        "<LastModified>2026-11-28T10:00:01.1234567890123456789Z"
+        "</LastModified></Part></ListPartsResult>"), S3_OK);
+    assert_int_equal(reply.next_part, 1);
+    assert_int_equal(parts.n, 2);
+    assert_string_equal(parts.parts[0].last_modified,
+                        "2026-11-28T10:00:01.123Z");
+    assert_string_equal(parts.parts[1].last_modified, "");
+    assert_int_equal(reply.too_long, 1);
 
     /* without a handler */
 

@@ -23,6 +23,7 @@ package S3T::Fake;
 #   raw        these bytes in place of an answer
 #   pieces     [ seconds, bytes, seconds, bytes ... ] in place of an answer
 #   cut        bytes of the answer that are sent before the connection closes
+#   stored     bytes of a part that ListParts then tells of (all of it)
 #   close      'before' the answer, 'after' it; 'reset': RST in its place;
 #              'idle': after it, and without saying so, once `idle` s passed
 
@@ -72,8 +73,9 @@ sub url {
 }
 
 # Each request in the order of its arrival:
-#   { op, method, path (raw), query { }, headers { }, length, sha256, whole,
-#     body (when small), connection, number (on its connection), time, port }
+#   { op, method, uri and path (raw), query { }, headers { }, length, sha256,
+#     whole, body (when small), connection, number (on its connection), time,
+#     port }
 # whole: all of the body came. A request is listed once it was answered.
 sub requests {
     my ($s, $op) = @_;
@@ -170,7 +172,8 @@ sub _head {
         $query{$name} = $value;
     }
     my $request = {
-        time => time, method => $method, path => $path, query => \%query,
+        time => time, method => $method, uri => $uri, path => $path,
+        query => \%query,
         headers => \%headers, length => 0,
     };
     $request->{op} = _operation($request);
@@ -253,6 +256,8 @@ sub _answer {
     delete $r->{body} if $r->{length} > 1 << 16;
     utf8::decode($r->{body}) if defined $r->{body};
     return 0 if !$came;
+    my $digest = $md5->hexdigest;
+    $s->_store($r, $a, $digest) if $r->{op} eq 'part';
 
     sleep $a->{delay} if $a->{delay};
     my $close = $a->{close} || '';
@@ -270,7 +275,7 @@ sub _answer {
     } elsif (defined $a->{raw}) {
         _write($socket, $a->{raw});
     } else {
-        my $text = _text($r, $a, $md5->hexdigest);
+        my $text = $s->_text($r, $a, $digest);
         $text = substr $text, 0, $a->{cut} if defined $a->{cut};
         _write($socket, $text);
         return 0 if defined $a->{cut};
@@ -296,9 +301,41 @@ sub _write {
     }
 }
 
+# What ListParts is to know of a part: also that of a try whose answer is lost.
+sub _store {
+    my ($s, $r, $a, $md5) = @_;
+    return if ($a->{status} || 200) >= 300;
+    return if !$r->{whole} && !defined $a->{stored};
+    my $size = defined $a->{stored} ? $a->{stored} : $r->{length};
+    $md5 = Digest::MD5::md5_hex("$md5 $size") if $size != $r->{length};
+    append("$s->{dir}/parts", "$r->{query}{uploadId} $r->{query}{partNumber}"
+        . " $size $md5\n");
+}
+
+sub _list {
+    my ($s, $r) = @_;
+    my ($id, $marker, $max) = @{$r->{query}}{qw/ uploadId part-number-marker
+        max-parts /};
+    my %parts;
+    for (split /\n/, read_file("$s->{dir}/parts") || '') {
+        my ($of, $number, $size, $md5) = split / /;
+        $parts{$number} = "<Part><PartNumber>$number</PartNumber>"
+            . "<LastModified>2026-11-28T00:00:00.000Z</LastModified>"
+            . "<ETag>&quot;$md5&quot;</ETag><Size>$size</Size></Part>"
+            if $of eq $id && $number > $marker;
+    }
+    my @numbers = sort { $a <=> $b } keys %parts;
+    my $cut = @numbers > $max;
+    @numbers = splice @numbers, 0, $max;
+    return '<ListPartsResult>' . join('', map { $parts{$_} } @numbers)
+        . '<IsTruncated>' . ($cut ? 'true' : 'false') . '</IsTruncated>'
+        . '<NextPartNumberMarker>' . ($numbers[-1] || 0)
+        . '</NextPartNumberMarker></ListPartsResult>';
+}
+
 # What S3 says when all is well.
 sub _usual {
-    my ($r, $md5) = @_;
+    my ($s, $r, $md5) = @_;
     my $xml = '<?xml version="1.0" encoding="UTF-8"?>' . "\n";
     my ($bucket, $key) = $r->{path} =~ m{^/([^/]*)/?(.*)};
     my %usual = (
@@ -319,6 +356,7 @@ sub _usual {
             . '<Error><Code>NoSuchKey</Code></Error>' } },
         uploads => sub { { body => $xml . '<ListMultipartUploadsResult>'
             . '</ListMultipartUploadsResult>' } },
+        parts => sub { { body => $xml . $s->_list($r) } },
         PutItem => sub { { body => '{}' } },
         GetItem => sub { { body => '{}' } },
     );
@@ -326,8 +364,8 @@ sub _usual {
 }
 
 sub _text {
-    my ($r, $a, $md5) = @_;
-    my %usual = defined $a->{status} ? () : %{_usual($r, $md5)};
+    my ($s, $r, $a, $md5) = @_;
+    my %usual = defined $a->{status} ? () : %{$s->_usual($r, $md5)};
     my $status = $a->{status} || $usual{status} || 200;
     my $body = defined $a->{body} ? $a->{body} : $usual{body};
     if (!defined $body) {

@@ -97,7 +97,9 @@ sub _environment {
     my $path = "$s->{dir}/san";
     return {
         ASAN_OPTIONS => "detect_odr_violation=0:log_path=$path/asan"
-            . ':detect_stack_use_after_return=1:fast_unwind_on_malloc=0',
+            . ':detect_stack_use_after_return=1:fast_unwind_on_malloc=0'
+            # t/lib/torture.c comes before them
+            . ':verify_asan_link_order=0',
         UBSAN_OPTIONS => "print_stacktrace=1:log_path=$path/ubsan",
         %env,
     };

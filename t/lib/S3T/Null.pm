@@ -5,6 +5,7 @@ package S3T::Null;
 
 use strict;
 use warnings;
+no warnings 'portable';
 
 use Exporter 'import';
 use HTTP::Tiny;
@@ -12,7 +13,7 @@ use JSON::PP ();
 use S3T::Util qw/ $TOP end_child lock_file read_file spawn state_dir wait_exit
     wait_for /;
 
-our @EXPORT_OK = qw/ body_gen /;
+our @EXPORT_OK = qw/ body_gen pattern /;
 
 my $number = 0;
 my $built;
@@ -34,11 +35,14 @@ sub new {
         '--port-file', $base, @options);
     wait_for { -s $base } or die 's3_null: ' . (read_file("$base.err") || '');
     ($s->{port}) = read_file($base) =~ /^port (\d+)/m;
+    ($s->{tls_port}) = read_file($base) =~ /^tls-port (\d+)/m;
     return $s;
 }
 
+# url('tls'): of its TLS port, where the options ask for one
 sub url {
-    my ($s) = @_;
+    my ($s, $tls) = @_;
+    return "https://localhost:$s->{tls_port}" if $tls;
     return "http://127.0.0.1:$s->{port}";
 }
 
@@ -65,6 +69,14 @@ sub body_gen {
     my $pid = spawn({ stdout => $base, stderr => "$base.err" },
         'nice', "$TOP/build/body_gen", @options, $url, $bytes);
     return bless { pid => $pid, base => $base }, 'S3T::Null::Body';
+}
+
+# the first bytes of what --verify wants (t/lib/pattern.h)
+sub pattern {
+    my ($len) = @_;
+    use integer;
+    return substr pack('q<*', map { $_ * -0x61c8864680b583eb } 0 .. $len / 8),
+        0, $len;
 }
 
 package S3T::Null::Body;

@@ -1,0 +1,195 @@
+#!/usr/bin/perl
+
+# An abort that fails is made again until S3 does not know the upload, as long
+# as there is a worker; what stays open is told of at the end.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use Test::More;
+use Time::HiRes qw/ time /;
+use S3T;
+use S3T::Open;
+
+my $t = S3T->new;
+my $s3 = $t->s3;
+
+my $conf = <<'EOC';
+%%MAIN%%
+%%SHUTDOWN%%
+http {
+    %%HTTP%%
+    s3_memory 400m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_part_concurrency 1;
+    s3_transfer_id $arg_id;
+    s3_tries 1;
+    s3_retry_timeout 2s;
+    %%REAPER%%
+    server {
+        listen 127.0.0.1:%%PORT%% reuseport;
+        add_header X-Pid $pid always;
+        location /upload/ { %%S3%% s3_upload; }
+        %%LOCATIONS%%
+        location /status/ { s3_status list; }
+    }
+}
+EOC
+
+$t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
+$t->allow_alerts(qr/worker process \d+ exited on signal 9/);
+
+# a location for each server that is scripted
+sub locations {
+    my (%fake) = @_;
+    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
+        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
+        . ' s3_upload; }' } sort keys %fake;
+}
+
+sub state_of { status($_[0], $_[1])->{state} || '' }
+
+# An upload of which a part was sent.
+sub half {
+    my ($n, $path, $id) = @_;
+    return begin($t->raw($n->port), $path, $id, 1);
+}
+
+
+subtest 'an abort that fails' => sub {
+    my $later = $t->fake(on => { part => { status => 403 },
+        abort => [ ({ status => 500 }) x 3, {}, { status => 404 } ] });
+    my $denied = $t->fake(on => { part => { status => 403 },
+        abort => [ ({ status => 403, body => '<Error><Code>AccessDenied</Code>'
+            . '</Error>' }) x 3 ] });
+    # (the first one is sent again by itself where its connection was idle)
+    my $reset = $t->fake(on => { part => { status => 403 },
+        abort => [ ({ close => 'reset' }) x 2, { status => 404 } ] });
+    $t->token(LOCATIONS => locations(later => $later, denied => $denied,
+        reset => $reset));
+    $t->allow_errors(qr/s3 (?:UploadPart|AbortMultipartUpload) failed/);
+    my $n = $t->nginx($conf);
+    my $before = totals($n);
+
+    is(curl($n->url("/$_/a?id=abort-0123456789-$_"), body => body())->{status},
+        502, "$_: refused") for qw/ later denied reset /;
+    ok((wait_for { $later->begun('abort') == 1 }), 'aborted once');
+    is(totals($n)->{abortsWaiting}, 3, 'to be aborted');
+    is(state_of($n, "abort-0123456789-$_"), 'failed', "$_: the record")
+        for qw/ later denied reset /;
+
+    ok((wait_for { $later->begun('abort') == 4 } 12), 'until it succeeds');
+    my @at = map { $_->{time} } $later->requests('abort');
+    cmp_ok($at[$_] - $at[$_ - 1], '>=', 2 ** $_ / 4 - 0.1, "a wait, $_")
+        for 1 .. 3;
+    cmp_ok($at[3] - $at[0], '<', 10, 'not for long');
+    is($later->requests('part') + 0, 1, 'one part was sent');
+    ok((wait_for { totals($n)->{abortsWaiting} == 1 } 8), 'one is left');
+    cmp_ok($reset->begun('abort'), '>=', 2, 'a lost answer is not taken for an abort');
+    my @still = lines($n, qr/still open/);
+    is(scalar(grep { /abort-0123456789-later/ } @still), 1,
+        'told of once');
+    my ($of_later) = grep { /abort-0123456789-later/ } @still;
+    like($of_later, qr/\[warn\].*upload "\S+" is still open, next try in \d+ ms/,
+        'that it is tried again');
+    like($of_later, qr/AbortMultipartUpload failed: 500/, 'why');
+    like($of_later, qr/transfer: abort-\S+\.\d+, bucket: "bucket", key: "later/,
+        'and of what');
+    is(scalar(lines($n, qr/\[notice\].*is aborted after 3 failures/)), 1,
+        'and of the end');
+
+    cmp_ok($denied->begun('abort'), '<=', 2, 'what is refused is not repeated'
+        . ' fast');
+    cmp_ok(totals($n)->{s3Errors} - $before->{s3Errors}, '>=', 8, 'counted');
+    ok((wait_for { $denied->begun('abort') >= 2 } 12), 'but it is repeated');
+    is(totals($n)->{abortsWaiting}, 1, 'waits');
+
+    my $began = time;
+    ok($n->quit(10), 'nginx leaves');
+    cmp_ok(time - $began, '<', 4, 'at once');
+    my @open = lines($n, qr/stays open/);
+    is(scalar @open, 1, 'one stays open');
+    like($open[0], qr/\[warn\].*upload "fake-\S+" stays open, transfer: abort-/,
+        'it is told of');
+    like($open[0], qr/-denied, bucket: "bucket", key: "denied\/a"/, 'by name');
+};
+
+
+# a part that is being stored when its upload is aborted
+subtest 'an abort while parts are on their way' => sub {
+    my $known = $t->fake(on => { part => { delay => 30 },
+        abort => [ {}, { status => 404 } ] });
+    my $always = $t->fake(on => { part => [ {}, { delay => 1 },
+        ({ delay => 30 }) x 3 ] });
+    my $idle = $t->fake;
+    $t->token(LOCATIONS => locations(known => $known, always => $always,
+        idle => $idle));
+    my $n = $t->nginx($conf);
+    my @u = map { half($n, "/$_/", "flying-0123456789-$_") }
+        qw/ known idle /;
+    ok((wait_for { $known->begun('part') == 1 }), 'a part is under way');
+    ok(stored($n, $u[1]), 'of another it is stored');
+    $_->{c}->close for @u;
+    ok((wait_for { $known->begun('abort') == 1 && $idle->begun('abort') == 1 }),
+        'both are aborted');
+    is(state_of($n, $_->{id}), 'aborted', "$_->{id}: the record") for @u;
+    ok((wait_for { $known->begun('abort') == 2 } 8), 'again, a while later');
+    my @at = map { $_->{time} } $known->requests('abort');
+    cmp_ok($at[1] - $at[0], '>', 4, 'when it may have been stored');
+    ok((wait_for { totals($n)->{abortsWaiting} == 0 }), 'S3 does not know it');
+    is($idle->begun('abort'), 1, 'without parts on their way once');
+};
+
+
+# neither the transfer nor the reaper gets an answer
+subtest 'an abort that hangs' => sub {
+    my $fake = $t->fake(on => { part => { status => 403 },
+        abort => [ { status => 500 }, ({ delay => 60 }) x 3 ] });
+    $t->token(LOCATIONS => locations(fake => $fake));
+    my $n = $t->nginx($conf);
+    is(curl($n->url('/fake/a?id=hangs-0123456789a'), body => body())->{status},
+        502, 'refused');
+    ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
+    my $began = time;
+    ok($n->quit(15), 'nginx leaves');
+    cmp_ok(time - $began, '<', 10, 'it does not wait for S3');
+    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: hangs-/)), 1,
+        'tells what stays open');
+};
+
+
+subtest 'nginx -t' => sub {
+    my $n = $t->nginx($conf, start => 0);
+    my %said = (
+        's3_reaper maybe;' => qr/invalid value "maybe" in "s3_reaper"/,
+        's3_reaper;' => qr/invalid number of arguments in "s3_reaper"/,
+        's3_reaper redis;' =>
+            qr/"s3_reaper redis" needs "s3_progress_redis"/,
+        's3_reaper zone; s3_reaper off;' => qr/"s3_reaper" directive is dupl/,
+        's3_reaper zone lease=5m;' =>
+            qr/invalid parameter "lease=5m" of "s3_reaper"/,
+        's3_progress_redis redis://%%REDIS%%; s3_reaper redis life=5m;' =>
+            qr/invalid parameter "life=5m" of "s3_reaper"/,
+        's3_progress_redis redis://%%REDIS%%; s3_reaper redis lease=0;' =>
+            qr/invalid lease "0" of "s3_reaper"/,
+        's3_progress_redis redis://%%REDIS%%; s3_reaper redis lease=x;' =>
+            qr/invalid lease "x" of "s3_reaper"/,
+        's3_progress_redis redis://%%REDIS%%; s3_reaper redis lease=2d;' =>
+            qr/invalid lease "2d" of "s3_reaper"/,
+    );
+    for (sort keys %said) {
+        $n->{tokens}{REAPER} = $_;
+        my ($status, $said) = $n->test_conf($conf);
+        is($status, 1, $_);
+        like($said, $said{$_}, 'says why');
+    }
+    for ('s3_reaper off;', 's3_reaper zone;', 's3_progress_redis '
+        . 'redis://%%REDIS%%; s3_reaper redis lease=1h;')
+    {
+        $n->{tokens}{REAPER} = $_;
+        my ($status, $said) = $n->test_conf($conf);
+        is($status, 0, $_) or diag $said;
+    }
+};

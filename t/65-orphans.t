@@ -1,0 +1,202 @@
+#!/usr/bin/perl
+
+# What a worker that was killed left open, another one aborts, and its records
+# fail; what lives, and what is another program's, is left alone.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use Test::More;
+use Time::HiRes qw/ sleep time /;
+use S3T;
+use S3T::Open;
+
+my $t = S3T->new;
+my $s3 = $t->s3;
+
+my $conf = <<'EOC';
+%%MAIN%%
+%%SHUTDOWN%%
+http {
+    %%HTTP%%
+    s3_memory 400m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_part_concurrency 1;
+    s3_transfer_id $arg_id;
+    s3_tries 1;
+    s3_retry_timeout 2s;
+    %%REAPER%%
+    server {
+        listen 127.0.0.1:%%PORT%% reuseport;
+        add_header X-Pid $pid always;
+        location /upload/ { %%S3%% s3_upload; }
+        %%LOCATIONS%%
+        location /status/ { s3_status list; }
+    }
+}
+EOC
+
+$t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
+$t->allow_alerts(qr/worker process \d+ exited on signal 9/);
+
+# a location for each server that is scripted
+sub locations {
+    my (%fake) = @_;
+    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
+        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
+        . ' s3_upload; }' } sort keys %fake;
+}
+
+sub state_of { status($_[0], $_[1])->{state} || '' }
+
+# A connection, and with it a worker: its pid.
+sub connected {
+    my ($n) = @_;
+    my $c = $t->raw($n->port);
+    $c->send("GET /status/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    my $r = $c->response(10);
+    return ($c, $r->{headers}{'x-pid'});
+}
+
+# An upload of which a part is stored, by a worker if that is given.
+sub half {
+    my ($n, $path, $id, $pid) = @_;
+    for (1 .. 100) {
+        my ($c, $by) = connected($n);
+        return begin($c, $path, $id, 1) if !$pid || $by == $pid;
+        $c->close;
+    }
+    die "no connection to worker $pid";
+}
+
+
+subtest 'a killed worker' => sub {
+    $t->token(LOCATIONS => '');
+    my $n = $t->nginx($conf, workers => 2);
+    my $foreign = foreign($s3, 'upload/theirs');
+    my ($dies, $lives) = $n->workers;
+    my @dead = map { half($n, '/upload/',
+        sprintf('dead-0123456789-%02d', $_), $dies) } 1 .. 5;
+    my @live = map { half($n, '/upload/',
+        sprintf('live-0123456789-%02d', $_), $lives) } 1 .. 3;
+    ok(stored($n, @dead, @live), 'uploads on both');
+    my %began = map { $_->{id} => status($n, $_->{id}) } @dead;
+    is(scalar $s3->uploads, 9, 'are open');
+
+    kill 'KILL', $dies;
+    ok((wait_for { !grep { state_of($n, $_->{id}) ne 'failed' } @dead } 8),
+        'the records of the dead fail');
+    for (@dead) {
+        my $r = status($n, $_->{id});
+        is($r->{error}, 'worker process died', "$_->{id}: why");
+        is($r->{bytesTransferred}, $_->{sent}, 'what it had');
+        is($r->{attempt}, $began{$_->{id}}{attempt}, 'the attempt');
+    }
+    ok((wait_for { $s3->uploads == 4 } 8), 'what it left is aborted');
+    is_deeply([open_keys($s3)], [(map { $_->{key} } @live),
+        'upload/theirs'], 'and nothing else');
+    is(totals($n)->{orphansAborted}, 5, 'counted');
+    is_deeply([map { state_of($n, $_->{id}) } @live], [('active') x 3],
+        'what lives is active');
+    my $bucket = $t->bucket;
+    my @told = lines($n, qr/\[notice\].*orphaned multipart upload "\S+" is aborted,/);
+    @told = grep { /transfer: dead-\S+\.\d+, bucket: "$bucket", key: "upload\/d/ }
+        @told;
+    is(scalar @told, 5, 'each is told of');
+
+    finish($s3, $_, $_->{id}) for @live;
+    my $r = $s3->request('GET', $s3->path('upload/theirs'),
+        query => { uploadId => $foreign });
+    like($r->{content}, qr/<PartNumber>1</, 'theirs has its part');
+    is(curl($n->url("/upload/$_->{id}?id=$_->{id}"), body => body())->{status},
+        201, "$_->{id}: another attempt") for @dead[0, 1];
+    is(state_of($n, $dead[0]{id}), 'completed', 'its record');
+
+    # all of them, one after the other, also those that would have aborted
+    @dead = map { half($n, '/upload/', sprintf 'again-0123456789-%02d', $_) }
+        1 .. 6;
+    ok(stored($n, @dead), 'more uploads');
+    for (1 .. 2) {
+        my @workers = $n->workers;
+        kill 'KILL', @workers;
+        wait_for { my %new = map { $_ => 1 } $n->workers;
+            !(grep { $new{$_} } @workers) && keys %new == 2 } 8;
+    }
+    ok((wait_for { $s3->uploads == 1 } 12), 'all workers killed, twice')
+        or diag explain [$s3->uploads];
+    is_deeply([map { state_of($n, $_->{id}) } @dead], [('failed') x 6],
+        'the records');
+    is(totals($n)->{active}, 0, 'none is active');
+    ok((wait_for { totals($n)->{abortsWaiting} == 0 } 15), 'nor waits');
+    $s3->abort('upload/theirs', $foreign);
+};
+
+
+subtest 'a single worker, and a reload in the middle' => sub {
+    $t->token(LOCATIONS => '');
+    my $n = $t->nginx($conf);
+    my $done = half($n, '/upload/', 'done-01234567890');
+    finish($s3, $done, 'one');
+    my $given_up = half($n, '/upload/', 'given-up-0123456');
+    ok(stored($n, $given_up), 'one that is given up');
+    $given_up->{c}->close;
+    ok((wait_for { !$s3->uploads }), 'is aborted');
+    my $u = half($n, '/upload/', 'single-0123456789');
+    ok(stored($n, $u), 'an upload');
+    kill 'KILL', $n->workers;
+    ok((wait_for { !$s3->uploads } 8), 'the next worker aborts it');
+    ok((wait_for { state_of($n, $u->{id}) eq 'failed' }), 'its record');
+    is(scalar(lines($n, qr/orphaned multipart upload/)), 1, 'it alone');
+    is_deeply([map { state_of($n, $_->{id}) } $done, $given_up],
+        [qw/ completed aborted /], 'the others\' records stay');
+
+    $u = half($n, '/upload/', 'reload-0123456789');
+    ok(stored($n, $u), 'another');
+    my ($old) = $n->workers;
+    ok($n->reload, 'a reload');
+    is_deeply([$n->leaving_workers], [$old], 'the old worker has it');
+    is(scalar $s3->uploads, 1, 'open');
+    sleep 3.2;                       # one look of the new worker
+    is(state_of($n, $u->{id}), 'active', 'the new worker leaves it alone');
+    is(scalar $s3->uploads, 1, 'S3 has it');
+    kill 'KILL', $old;
+    ok((wait_for { !$s3->uploads } 8), 'the old worker is killed: aborted');
+    is(state_of($n, $u->{id}), 'failed', 'its record');
+};
+
+
+subtest 'a worker killed while S3 completes' => sub {
+    my $fake = $t->fake(on => { complete => { delay => 60 },
+        abort => { status => 404 } });
+    $t->token(LOCATIONS => locations(fake => $fake));
+    my $n = $t->nginx($conf);
+    my $c = curl_start($n->url('/fake/a?id=complete-0123456789'),
+        body => body());
+    ok((wait_for { $fake->begun('complete') }), 'it completes');
+    my $killed = time;
+    kill 'KILL', $n->workers;
+    ok((wait_for { $fake->begun('abort') } 10), 'aborted');
+    my ($abort) = $fake->requests('abort');
+    cmp_ok($abort->{time} - $killed, '>=', 2, 'not before s3_retry_timeout');
+    is($fake->begun('abort'), 1, 'once: S3 does not know it any more');
+    is(totals($n)->{orphansAborted}, 0, 'not counted as aborted');
+    is(state_of($n, 'complete-0123456789'), 'failed', 'the record');
+    $c->kill;
+};
+
+
+subtest 's3_reaper off' => sub {
+    $t->token(LOCATIONS => '', REAPER => 's3_reaper off;');
+    my $n = $t->nginx($conf);
+    my $u = half($n, '/upload/', 'left-0123456789abc');
+    ok(stored($n, $u), 'an upload');
+    kill 'KILL', $n->workers;
+    ok((wait_for { state_of($n, $u->{id}) eq 'failed' } 8), 'the record');
+    sleep 0.5;
+    my @open = $s3->uploads;
+    is(scalar @open, 1, 'stays open');
+    $s3->abort(@$_) for @open;
+    $t->token(REAPER => '');
+};

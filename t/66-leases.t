@@ -1,0 +1,203 @@
+#!/usr/bin/perl
+
+# Open uploads in Redis: when all of an nginx is gone, another instance, or the
+# next start, aborts what it left after three leases; whoever cannot reach Redis
+# goes on uploading.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use Test::More;
+use Time::HiRes qw/ sleep time /;
+use S3T;
+use S3T::Open;
+use S3T::Util qw/ wait_exit /;
+
+my $t = S3T->new;
+my $s3 = $t->s3;
+my $redis = $t->own_redis;
+$redis->cmd(qw/ ACL SETUSER cut on >cutpass ~* &* +@all /);
+$t->secret('cutpass');
+
+use constant SET => 'transfer:#open';
+
+my $conf = <<'EOC';
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_memory 400m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_part_concurrency 1;
+    s3_transfer_id $arg_id;
+    s3_progress_redis redis://%%USER%%127.0.0.1:%%OWN%%;
+    s3_reaper redis lease=1s;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        # what it may not, the next one may
+        location /other/ {
+            s3_endpoint %%RGW%%; s3_bucket %%BUCKET%%;
+            s3_credentials static nobody testsecret; s3_upload;
+        }
+        location /upload/ { %%S3%% s3_upload; }
+        location /status/ { s3_status list; }
+    }
+}
+EOC
+
+$t->token(USER => '', OWN => $redis->{port});
+
+sub instance {
+    my (%o) = @_;
+    $t->token(USER => delete $o{user} || '');
+    return $t->nginx($conf, %o);
+}
+
+# An upload of which a part is stored.
+sub upload {
+    my ($n, $id) = @_;
+    my $u = begin($t->raw($n->port), '/upload/', $id, 1);
+    stored($n, $u) or die "$id: no part";
+    return $u;
+}
+
+sub names { @{$redis->cmd('ZRANGE', SET, 0, -1)} }
+
+# the entry of an upload, and when it becomes an orphan
+sub entry {
+    my ($u) = @_;
+    my ($name) = grep { /^\Q$u->{id}\E\.\d+$/ } names();
+    return if !defined $name;
+    return { name => $name, score => $redis->cmd('ZSCORE', SET, $name),
+        of => $redis->hgetall(SET . ":$name") };
+}
+
+sub nothing_left { !@{$redis->cmd('KEYS', SET . '*')} }
+
+# all of an nginx at once; what it left
+sub kill_all {
+    my ($n) = @_;
+    my @pids = ($n->pid, $n->workers);
+    kill 'KILL', @pids;
+    delete $n->{pid};
+    wait_exit($pids[0], 5);
+    return time;
+}
+
+my $rgw = 'http://127.0.0.1:' . $t->server('RGW_PORT');
+
+
+subtest 'an entry' => sub {
+    my $n = instance(workers => 2);
+    my $u = upload($n, 'entry-0123456789ab');
+    my $e = entry($u);
+    my ($upload) = $s3->uploads;
+    is_deeply({ %{$e->{of}}, boot => 'b' }, { endpoint => $rgw,
+        bucket => $t->bucket, key => $u->{key}, uploadId => $upload->[1],
+        lease => 1000, boot => 'b' }, 'says what is open, and nothing else');
+    like($e->{of}{boot}, qr/^[0-9a-f]{32}$/, 'by whom');
+    my ($s, $us) = @{$redis->cmd('TIME')};
+    my $left = $e->{score} - $s * 1000 - $us / 1000;
+    cmp_ok($left, '>', 1500, 'three leases');
+    cmp_ok($left, '<=', 3000, 'by the clock of Redis');
+    ok((wait_for { entry($u)->{score} > $e->{score} + 900 }), 'is renewed');
+
+    # long silent, and as if nobody had renewed it
+    sleep 3.2;
+    $redis->cmd('ZADD', SET, 1, $e->{name});
+    sleep 0.5;
+    cmp_ok(entry($u)->{score}, '>', $e->{score}, 'it is its instance\'s own');
+    is_deeply([open_keys($s3)], [$u->{key}], 'open');
+    is(scalar(lines($n, qr/orphan|left alone/)), 0, 'nobody asked S3');
+
+    $redis->cmd('FLUSHALL');
+    ok((wait_for { entry($u) } 3), 'lost, it comes again');
+    cmp_ok($redis->cmd('PTTL', SET . ":$e->{name}"), '>', 6 * 86400e3,
+        'not for ever');
+    finish($s3, $u, 'it');
+    ok((wait_for { nothing_left() }), 'no key is left');
+
+    $u = upload($n, 'given-up-0123456789');
+    ok(entry($u), 'another');
+    $u->{c}->close;
+    ok((wait_for { nothing_left() }), 'aborted, none either');
+    is(curl($n->url('/upload/small'), body => 'x')->{status}, 201, 'PutObject');
+    ok(nothing_left(), 'leaves none');
+
+    $u = upload($n, 'killed-0123456789');
+    kill 'KILL', $n->workers;
+    ok((wait_for { !$s3->uploads } 8), 'a killed worker\'s is aborted');
+    ok((wait_for { nothing_left() } 8), 'and none is left');
+    $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
+    ok($n->quit, 'leaves');
+};
+
+
+subtest 'all of an nginx is killed' => sub {
+    my @others = map { instance(workers => 2) } 1, 2;
+    my $n = instance(workers => 2);
+    my $foreign = foreign($s3, 'upload/theirs');
+    my @u = map { upload($n, "gone-0123456789-$_") } 1 .. 3;
+    my $live = upload($others[0], 'live-0123456789-x');
+    my $e = entry($u[0]);
+    my $killed = kill_all($n);
+    sleep 1.7;
+    is(scalar $s3->uploads, 5, 'nothing is aborted at once');
+    ok((wait_for { $s3->uploads == 2 } 12), 'then it is')
+        or diag explain [$s3->uploads];
+    cmp_ok(time - $killed, '>', 2.4, 'after three leases');
+    is_deeply([open_keys($s3)], [$live->{key}, 'upload/theirs'],
+        'not what lives, nor what is another\'s');
+    ok((wait_for { names() == 1 }), 'their entries are gone');
+    is((names())[0], entry($live)->{name}, 'that of the living stays');
+    is(totals($others[0])->{orphansAborted} + totals($others[1])
+        ->{orphansAborted}, 3, 'each is aborted by one');
+    my @told = map { lines($_, qr/orphaned multipart upload "\S+" is aborted, /) }
+        @others;
+    is(scalar(grep { /transfer: gone-\S+\.\d+, bucket: .*, key: "upload\/gone/ }
+        @told), 3, 'and told of');
+    finish($s3, $live, 'what lives');
+
+    # the next start
+    $_->quit for @others;
+    my $u = upload($n->start, 'next-0123456789ab');
+    $killed = kill_all($n);
+    $n->start;
+    ok((wait_for { $s3->uploads == 1 } 12), 'the next start aborts as well');
+    cmp_ok(time - $killed, '>', 2.4, 'after three leases');
+    ok((wait_for { nothing_left() }), 'nothing is left');
+    $s3->abort('upload/theirs', $foreign);
+    ok($n->quit, 'leaves');
+};
+
+
+subtest 'cut off from Redis' => sub {
+    my $other = instance();
+    my $n = instance(user => 'cut:cutpass@');
+    my $u = upload($n, 'alone-0123456789a');
+    ok(entry($u), 'an upload');
+    $redis->cmd(qw/ ACL SETUSER cut off /);
+    $redis->cmd(qw/ CLIENT KILL USER cut /);
+    for (1 .. 3) {
+        sleep 1.2;
+        feed($u, 5 * MB);
+        ok(stored($n, $u), 'another part');
+    }
+    is_deeply([open_keys($s3)], [$u->{key}], 'open');
+    ok((wait_for { lines($other, qr/"\S+" lives without redis, it is left/) }),
+        'the other one asked S3');
+    ok(entry($u)->{of}{boot}, 'the entry stays');
+    my $score = entry($u)->{score};
+    $redis->cmd(qw/ ACL SETUSER cut on /);
+    my $parts = 0;
+    until (totals($n)->{redis}{up} || $parts++ == 3) {
+        feed($u, 5 * MB);
+        wait_for { totals($n)->{redis}{up} } 2;
+    }
+    ok(totals($n)->{redis}{up}, 'back again');
+    ok((wait_for { entry($u)->{score} > $score }), 'it is renewed');
+    finish($s3, $u, 'it');
+    ok((wait_for { nothing_left() }), 'nothing is left');
+    ok($_->quit, 'leaves') for $n, $other;
+};

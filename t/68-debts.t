@@ -1,0 +1,215 @@
+#!/usr/bin/perl
+
+# What is owed to S3 in shared memory: over reloads and other configurations,
+# under an id that begins anew, when the zone is full, when it is built anew.
+
+use strict;
+use warnings;
+
+use lib 't/lib';
+use Test::More;
+use Time::HiRes qw/ time /;
+use S3T;
+use S3T::Open;
+
+my $t = S3T->new;
+my $s3 = $t->s3;
+
+my $conf = <<'EOC';
+%%MAIN%%
+%%SHUTDOWN%%
+http {
+    %%HTTP%%
+    s3_memory 400m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_part_concurrency 1;
+    s3_transfer_id $arg_id;
+    s3_tries 1;
+    s3_retry_timeout 2s;
+    %%REAPER%%
+    server {
+        listen 127.0.0.1:%%PORT%% reuseport;
+        add_header X-Pid $pid always;
+        location /upload/ { %%S3%% s3_upload; }
+        %%LOCATIONS%%
+        location /status/ { s3_status list; }
+    }
+}
+EOC
+
+$t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
+my $works = $t->dir . '/abort-works';
+$t->allow_alerts(qr/worker process \d+ exited on signal 9/);
+$t->allow_errors(qr/s3 (?:UploadPart|AbortMultipartUpload) failed/);
+
+# a location for each server that is scripted
+sub locations {
+    my (%fake) = @_;
+    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
+        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
+        . ' s3_upload; }' } sort keys %fake;
+}
+
+sub state_of { status($_[0], $_[1])->{state} || '' }
+
+# An upload of which a part was sent.
+sub half {
+    my ($n, $path, $id) = @_;
+    return begin($t->raw($n->port), $path, $id, 1);
+}
+
+
+# What a leaving worker cannot abort, a worker of the new configuration does.
+subtest 'debts over a reload' => sub {
+    my $fake = $t->fake(on => { part => { status => 403 },
+        abort => [ ({ status => 500 }) x 2, {}, { status => 404 } ] });
+    $t->token(LOCATIONS => locations(fake => $fake));
+    my $n = $t->nginx($conf);
+    is(curl($n->url('/fake/a?id=debt-0123456789abc'), body => body())->{status},
+        502, 'refused');
+    ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
+    my ($old) = $n->workers;
+    my $u = half($n, '/upload/', 'holds-0123456789');
+    ok(stored($n, $u), 'something keeps the worker');
+    ok($n->reload, 'a reload');
+    ok((wait_for { $fake->begun('abort') >= 3 } 8), 'aborted');
+    is_deeply([$n->leaving_workers], [$old], 'before the old one has left');
+    is(state_of($n, 'debt-0123456789abc'), 'failed', 'the record');
+    finish($s3, $u, 'what kept the worker');
+    ok((wait_for { !$n->leaving_workers }), 'which leaves');
+    is(scalar(lines($n, qr/stays open/)), 0, 'nothing stays open');
+
+    # where the endpoint is no more
+    my $deaf = $t->fake(on => { part => { status => 403 },
+        abort => { status => 500 } });
+    $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
+    $n->conf($conf);
+    ok($n->reload, 'another configuration');
+    is(curl($n->url('/deaf/a?id=moved-0123456789ab'), body => body())->{status},
+        502, 'refused');
+    ok((wait_for { $deaf->begun('abort') }), 'not aborted');
+    $n->{tokens}{LOCATIONS} = '';
+    $n->conf($conf);
+    ok($n->reload, 'and another');
+    my $nowhere = qr/\[warn\].*upload "fake-\S+" stays open: no location has its/;
+    ok((wait_for { lines($n, $nowhere) } 8), 'is told of');
+    like((lines($n, $nowhere))[0], qr/transfer: moved-\S+, bucket: "bucket"/,
+        'by name');
+    my $tries = $deaf->begun('abort');
+    kill 'KILL', $n->workers;
+    ok((wait_for { 2 == lines($n, $nowhere) } 8),
+        'by the next worker as well');
+    $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
+    $n->conf($conf);
+    ok($n->reload, 'the endpoint is back');
+    ok((wait_for { $deaf->begun('abort') > $tries } 8), 'so are the aborts');
+    ok($n->quit, 'leaves');
+    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: moved-/)), 1,
+        'what stays open');
+};
+
+
+# an id whose former upload is still to be aborted
+subtest 'another attempt while the former one is open' => sub {
+    my $fake = $t->fake(on => { part => [ { status => 403 } ],
+        abort => [ ({ status => 500 }) x 3, {}, { status => 404 } ] });
+    $t->token(LOCATIONS => locations(fake => $fake));
+    my $n = $t->nginx($conf);
+    my $id = 'anew-0123456789ab';
+    is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 502,
+        'refused');
+    ok((wait_for { $fake->begun('abort') }), 'not aborted');
+    is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 201,
+        'another attempt');
+    is(state_of($n, $id), 'completed', 'its record');
+    is(scalar @{curl($n->url('/status/'))->{json}{transfers}}, 1,
+        'the only one');
+    my $tries = $fake->begun('abort');
+    kill 'KILL', $n->workers;
+    ok((wait_for { ($fake->begun('abort') || 0) > $tries } 8),
+        'a worker later the former one is aborted');
+    is(state_of($n, $id), 'completed', 'the record stays');
+    my ($first) = $fake->requests('create');
+    my %aborted = map { $_->{query}{uploadId} => 1 } $fake->requests('abort');
+    is(scalar keys %aborted, 1, 'and that alone');
+    ok((wait_for { totals($n)->{abortsWaiting} == 0 } 15), 'at last');
+    is(totals($n)->{slotsUsed}, 1, 'one slot');
+};
+
+
+subtest 'more debts than the zone has room for' => sub {
+    my $fake = $t->fake(on => { part => { status => 403 },
+        abort => sub { { status => -e $works ? 404 : 500 } } });
+    $t->token(LOCATIONS => locations(fake => $fake),
+        REAPER => 's3_transfer_zone 100k; s3_progress_log off;');
+    my $n = $t->nginx($conf);
+    my $slots = totals($n)->{slots};
+    cmp_ok($slots, '<', 30, "$slots slots");
+    my @ids = map { sprintf 'full-0123456789-%02d', $_ } 1 .. $slots + 3;
+    is(curl($n->url("/fake/a?id=$_"), body => body())->{status}, 502, $_)
+        for @ids;
+    my $totals = totals($n);
+    is_deeply([@$totals{qw/ slotsUsed abortsWaiting untracked failed /}],
+        [$slots, $slots + 3, 0, $slots + 3], 'the oldest record goes');
+    is_deeply([map { state_of($n, $_) } @ids[2, 3, -1]],
+        ['', 'failed', 'failed'], 'the others stay');
+    append($works, '');
+    ok((wait_for { totals($n)->{abortsWaiting} == 0 } 40),
+        'all are aborted, all the same');
+    my %aborted = map { $_->{query}{uploadId} => 1 } $fake->requests('abort');
+    is(scalar keys %aborted, $slots + 3, 'each');
+    $t->token(REAPER => '');
+};
+
+
+# What a worker leaves that dies while it changes the zone: marked so, the zone
+# is built anew by whoever comes next, with all debts.
+sub make_dirty {
+    my ($pid) = @_;
+    no warnings 'portable';
+    open my $maps, '<', "/proc/$pid/maps" or return 0;
+    open my $mem, '+<:raw', "/proc/$pid/mem" or return 0;
+    for (<$maps>) {
+        my ($from, $to) = map { hex } /^(\w+)-(\w+) rw-s/ or next;
+        sysseek $mem, $from, 0;
+        sysread $mem, my $bytes, $to - $from or next;
+        my $at = index $bytes, pack 'L2', 0x6e7a3373, 3;
+        next if $at < 0;
+        sysseek $mem, $from + $at + 24, 0;
+        return syswrite $mem, pack 'Q', 1;
+    }
+    return 0;
+}
+
+subtest 'a zone built anew' => sub {
+    plan skip_all => 'not root' if $>;
+    my $fake = $t->fake(on => { part => [ ({ status => 403 }) x 2 ],
+        abort => [ ({ status => 500 }) x 2 ] });
+    $t->token(LOCATIONS => locations(fake => $fake));
+    my $n = $t->nginx($conf);
+    # a record that owes, one that does not, a debt without a record, a live one
+    is(curl($n->url("/fake/a?id=owing-0123456789$_"), body => body())
+        ->{status}, 502, 'refused') for 1, 2;
+    is(curl($n->url('/fake/a?id=owing-01234567892'), body => body())->{status},
+        201, 'another attempt');
+    my $u = half($n, '/upload/', 'dirty-0123456789');
+    ok(stored($n, $u), 'an upload');
+    my ($worker) = $n->workers;
+    is(make_dirty($worker), 8, 'marked');
+    is(scalar @{curl($n->url('/status/'))->{json}{transfers}}, 3, 'a list');
+    is(scalar(lines($n, qr/s3 zone: built anew/)), 1, 'built anew');
+    is_deeply([map { state_of($n, $_) } 'owing-01234567891',
+        'owing-01234567892', $u->{id}], [qw/ failed completed active /],
+        'the records');
+    is(totals($n)->{slotsUsed}, 4, 'four slots');
+    is(make_dirty($worker), 8, 'once more');
+    my $killed = time;
+    kill 'KILL', $worker;
+    ok((wait_for { state_of($n, $u->{id}) eq 'failed' } 8), 'killed');
+    ok((wait_for { !$s3->uploads } 8), 'what was open is aborted');
+    ok((wait_for { my %aborted = map { $_->{query}{uploadId} => 1 }
+        grep { $_->{time} > $killed } $fake->requests('abort');
+        keys %aborted == 2 } 8), 'so are the others');
+    is(state_of($n, 'owing-01234567892'), 'completed', 'a record stays');
+};

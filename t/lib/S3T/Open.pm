@@ -1,0 +1,83 @@
+package S3T::Open;
+
+# Uploads that stay in the middle, and what is told of them: for the tests of
+# what is left behind. Locations are /…/, the key is the path; ids come as the
+# argument id; /status/ is the status location.
+
+use strict;
+use warnings;
+
+use Digest::SHA qw/ sha256_hex /;
+use Exporter 'import';
+use Test::More ();
+
+use S3T;
+
+our @EXPORT = qw/ begin body feed finish foreign lines open_keys status stored
+    totals /;
+
+use constant PART => 5 * MB;
+
+my $body;
+sub body { $body ||= read_file(data(8 * PART)->{path}) }
+
+sub status { curl($_[0]->url("/status/$_[1]"))->{json} || {} }
+sub totals { status($_[0], '')->{totals} }
+
+# lines of the error log
+sub lines {
+    my ($n, $pattern) = @_;
+    return grep { $_ =~ $pattern } split /\n/, $n->log;
+}
+
+# keys of the uploads that are open
+sub open_keys { return sort map { $_->[0] } $_[0]->uploads }
+
+# An upload of 40 MB, in parts of 5, of which some and a little more are sent
+# over a connection: { c, id, key, sent }
+sub begin {
+    my ($c, $path, $id, $parts) = @_;
+    my $u = { c => $c, id => $id, key => substr("$path$id", 1), sent => 0 };
+    $c->send("PUT $path$id?id=$id HTTP/1.1\r\nHost: a\r\nContent-Length: "
+        . length(body()) . "\r\n\r\n");
+    feed($u, $parts * PART + 1000);
+    return $u;
+}
+
+sub feed {
+    my ($u, $bytes) = @_;
+    $u->{c}->send(substr body(), $u->{sent}, $bytes);
+    $u->{sent} += $bytes;
+}
+
+# whether S3 has all parts that were sent
+sub stored {
+    my ($n, @uploads) = @_;
+    return wait_for {
+        !grep { (status($n, $_->{id})->{partsStored} || 0)
+            < int $_->{sent} / PART } @uploads;
+    } 15;
+}
+
+# the rest: two tests
+sub finish {
+    my ($s3, $u, $name) = @_;
+    $u->{c}->send(substr body(), $u->{sent});
+    Test::More::is(($u->{c}->response(30) || {})->{status}, 201,
+        "$name: stored");
+    Test::More::is_deeply([$s3->sha256($u->{key})],
+        [sha256_hex(body()), length body()], "$name: whole");
+}
+
+# An open upload with a part, made by nobody that nginx knows: its id.
+sub foreign {
+    my ($s3, $key) = @_;
+    my $r = $s3->request('POST', $s3->path($key), query => { uploads => '' });
+    my ($id) = $r->{content} =~ m{<UploadId>(.*?)</UploadId>};
+    $r = $s3->request('PUT', $s3->path($key), body => 'theirs',
+        query => { uploadId => $id, partNumber => 1 });
+    die "foreign: $r->{status}" if $r->{status} != 200;
+    return $id;
+}
+
+1;
