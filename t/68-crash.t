@@ -165,6 +165,7 @@ for my $at (qw/ link insert finish give_up take /) {
         my $address = $address{"ngx_s3_zone_$at"};
         ok(defined $address, 'there is such a place') or return;
         my $rebuilt = () = $n->log =~ /built anew/g;
+        my $locked = () = $n->log =~ /was locked by/g;
         my @before = $n->workers;
         my @wait = map { my $pid = $_; spawn({ stdout => "$done.$pid",
             stderr => "$done.err" }, "$TOP/build/die_at", $pid, $module,
@@ -180,6 +181,8 @@ for my $at (qw/ link insert finish give_up take /) {
         served(put("again-$at", 10)) for 1 .. 16;
         end_child($_) for @wait;
         wait_for { $n->workers == 2 };
+        cmp_ok(scalar(() = $n->log =~ /was locked by/g), '>', $locked,
+            'it had the lock');
         cmp_ok(scalar(() = $n->log =~ /built anew/g), '>', $rebuilt,
             'the zone is built anew');
 
