@@ -5,9 +5,11 @@
 # error answer or a retry that ends well, never a crash, a hang, a leak, a wrong
 # object, an upload left open or a record that stays active.
 #
-# N is sampled by a fixed seed: the first few, some of the last, and some of all
-# that an unharmed run has. T_TORTURE=n: n times as many. T_TORTURE_SEED: others. T_TORTURE_ROW:
-# only the rows whose name matches; T_TORTURE_N: this N alone.
+# Of allocations the N-th of all fails, and the first of the N-th place in the
+# code. N is sampled by a fixed seed: the first few, some of the last, and some
+# of all that an unharmed run has. T_TORTURE=n: n times as many.
+# T_TORTURE_SEED: others. T_TORTURE_ROW: only the rows whose name matches;
+# T_TORTURE_N: this N alone.
 
 use strict;
 use warnings;
@@ -338,7 +340,8 @@ sub row {
 
     my $id = sprintf 'torture-%016d', ++$number;
     my ($worker) = $n->workers;
-    $torture->count($op, pid => $o{old} ? $worker : $o{other} ? -$worker : 0);
+    $torture->count($op, mode => $mode,
+        pid => $o{old} ? $worker : $o{other} ? -$worker : 0);
     my $r = $action->($id, "k$number");
     my $count = $torture->off->{count};
     push @bad, map { "$name, unharmed: $_\n" } $verdict->($r, $id, "k$number");
@@ -366,11 +369,11 @@ sub row {
 }
 
 my %modes = (
-    alloc => ['error'], mmap => ['error'], socket => ['error'],
+    alloc => [qw/ error place /], mmap => ['error'], socket => ['error'],
     epoll => ['error'], connect => ['error', 'again'],
     recv => [qw/ error short again eof /], send => [qw/ error short again /],
 );
-my %share = (alloc => 20, mmap => 3, socket => 1, epoll => 3, connect => 2,
+my %share = (alloc => 12, mmap => 3, socket => 1, epoll => 3, connect => 2,
     recv => 5, send => 4);
 
 # more of them: the whole of the small ones

@@ -31,6 +31,8 @@
 
 #define TORTURE_FDS     4096
 #define TORTURE_FRAMES  64
+#define TORTURE_PLACES  16384        /* a power of two */
+#define TORTURE_DEPTH   12           /* frames that tell a place from another */
 #define TORTURE_TEXT    3968
 #define TORTURE_OURS    "ngx_http_s3_transfer_module"
 
@@ -50,7 +52,8 @@ enum {
     TORTURE_ERROR = 0,
     TORTURE_SHORT,                   /* one byte */
     TORTURE_AGAIN,
-    TORTURE_EOF
+    TORTURE_EOF,
+    TORTURE_PLACE                    /* counts places, see torture_new_place */
 };
 
 
@@ -189,6 +192,50 @@ torture_stack(void)
 }
 
 
+/* whether nobody called from here since the counting began: what is done often
+   is one place, what is done once is one, too */
+
+static int
+torture_new_place(void)
+{
+    int              i, n;
+    void            *frames[TORTURE_DEPTH];
+    uint64_t         hash, slot;
+    static uint64_t  places[TORTURE_PLACES];
+
+    if (torture->count == 0) {
+        memset(places, 0, sizeof(places));
+    }
+
+    torture_busy = 1;
+    n = backtrace(frames, TORTURE_DEPTH);
+    torture_busy = 0;
+
+    hash = 14695981039346656037UL;
+
+    for (i = 0; i < n; i++) {
+        hash = (hash ^ (uint64_t) (uintptr_t) frames[i]) * 1099511628211UL;
+    }
+
+    hash |= 1;
+
+    for (i = 0, slot = hash >> 20; i < TORTURE_PLACES; i++, slot++) {
+        slot &= TORTURE_PLACES - 1;
+
+        if (places[slot] == hash) {
+            return 0;
+        }
+
+        if (places[slot] == 0) {
+            places[slot] = hash;
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /* whether this one is to fail */
 
 static int
@@ -208,6 +255,10 @@ torture_fails(unsigned op)
     }
 
     if (torture->pid < 0 && -torture->pid == getpid()) {
+        return 0;
+    }
+
+    if (torture->mode == TORTURE_PLACE && !torture_new_place()) {
         return 0;
     }
 
