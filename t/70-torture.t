@@ -64,6 +64,7 @@ http {
     s3_transfer_id $arg_id;
     s3_progress_redis redis://%%REDIS%% prefix=%%PREFIX%%;
     s3_progress_dynamodb %%NULL%% table=table;
+    s3_reaper redis lease=3s;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
@@ -405,6 +406,17 @@ wait_for { sleep 0.2; descriptors(($n->workers)[0]) < 20 } 3;
 my $before = { descriptors => descriptors(($n->workers)[0]),
     live => $torture->look->{live}, worker => ($n->workers)[0] };
 
+# so that it is known where to look for what is left
+{
+    my $c = $t->raw($n->port);
+    $c->send("PUT /put/open?id=open-@{['x' x 16]} HTTP/1.1\r\nHost: t\r\n"
+        . 'Content-Length: ' . 2 * LARGE . "\r\n\r\n" . 'x' x LARGE);
+    ok((wait_for { @{$redis->cmd('ZRANGE', $t->prefix . '#open', 0, -1)} }),
+        'an open upload is known in Redis');
+    $c->close;
+    settled();
+}
+
 sub verdict {
     my ($size) = @_;
     return sub { uploaded(@_, $size) };
@@ -485,6 +497,12 @@ subtest 'status queries' => sub {
 # no worker has grown, unless one was replaced
 subtest 'nothing is left of it' => sub {
     is_deeply([settled()], [], 'no transfer, no memory');
+    my $entries;
+    wait_for {
+        $entries = $redis->cmd('ZRANGE', $t->prefix . '#open', 0, -1);
+        !@$entries;
+    } 15, 0.1;
+    is_deeply($entries, [], 'no open upload in Redis');
     my ($worker) = $n->workers;
     is($worker, $before->{worker}, 'the worker that there was');
     my $now;
