@@ -108,6 +108,17 @@ ngx_s3_call_start(ngx_s3_call_t *call)
 }
 
 
+ngx_uint_t
+ngx_s3_call_waits(ngx_s3_call_t *call)
+{
+    ngx_s3_api_t  *a;
+
+    a = call->state;
+
+    return a && a->timer.timer_set;
+}
+
+
 void
 ngx_s3_call_cancel(ngx_s3_call_t *call)
 {

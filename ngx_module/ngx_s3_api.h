@@ -148,6 +148,9 @@ ngx_int_t ngx_s3_call_start(ngx_s3_call_t *call);
    operation), and not because it could not; 1 or 0 */
 ngx_uint_t ngx_s3_call_refused(ngx_s3_call_t *call);
 
+/* whether no request of the call is under way: it waits for its next try */
+ngx_uint_t ngx_s3_call_waits(ngx_s3_call_t *call);
+
 /* the handler is not called any more; safe in any state, also twice */
 void ngx_s3_call_cancel(ngx_s3_call_t *call);
 

@@ -77,9 +77,11 @@ ngx_s3_fill_plan(ngx_s3_transfer_t *t)
 
         if (t->planned == 0) {
             ngx_s3_result_set(&result, 413, "EntityTooLarge",
-                              "the body is larger than the largest object of "
-                              "unknown length for this s3_part_size and "
-                              "s3_window");
+                              t->plan.goal == t->plan.limits->max_object
+                              ? "the body is larger than S3's limit"
+                              : "the body is larger than the largest object "
+                                "of unknown length for this s3_part_size and "
+                                "s3_window");
             ngx_s3_transfer_fail(t, &result);
             return NGX_ERROR;
         }

@@ -628,8 +628,9 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
     ngx_s3_multipart_drop(t, &t->sending);
     t->nsending = 0;
 
-    if (t->calling && t->call.op == NGX_S3_CREATE) {
-
+    if (t->calling && t->call.op == NGX_S3_CREATE
+        && !ngx_s3_call_waits(&t->call))
+    {
         /* its answer names what is to be aborted */
 
         return;

@@ -11,6 +11,8 @@ static void ngx_s3_pool_grant(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
     ngx_uint_t blocks);
 static void ngx_s3_pool_serve(ngx_event_t *ev);
 static ngx_s3_share_t *ngx_s3_pool_first(ngx_s3_pool_t *pool);
+static ngx_s3_share_t *ngx_s3_pool_lend(ngx_s3_pool_t *pool,
+    ngx_s3_share_t *first);
 static ngx_s3_share_t *ngx_s3_pool_neediest(ngx_queue_t *line,
     ngx_s3_share_t *best);
 static void ngx_s3_pool_post(ngx_s3_pool_t *pool);
@@ -64,6 +66,11 @@ ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used)
     pool->serve.data = pool;
     pool->serve.log = ngx_cycle->log;
     pool->serve.cancelable = 1;
+
+    pool->hold.handler = ngx_s3_pool_serve;
+    pool->hold.data = pool;
+    pool->hold.log = ngx_cycle->log;
+    pool->hold.cancelable = 1;
 
     pool->trim.handler = ngx_s3_pool_trim;
     pool->trim.data = pool;
@@ -171,7 +178,12 @@ ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 
     taken = share->taken;
 
-    ngx_s3_pool_release(pool, share->reserved - taken);
+    if (share->reserved > taken) {
+        ngx_s3_pool_count(pool, -(ngx_int_t) (share->reserved - taken));
+        ngx_s3_pool_post(pool);
+    }
+
+    pool->coming += taken;
 
     share->reserved = 0;
     share->taken = 0;
@@ -186,6 +198,9 @@ ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks)
     if (blocks == 0) {
         return;
     }
+
+    pool->coming -= blocks;
+    pool->came = ngx_current_msec;
 
     ngx_s3_pool_count(pool, -(ngx_int_t) blocks);
 
@@ -312,11 +327,9 @@ ngx_s3_pool_serve(ngx_event_t *ev)
     ngx_uint_t       blocks, room;
     ngx_s3_share_t  *share;
 
-    if (ev->timer_set) {
-        ngx_del_timer(ev);
+    if (pool->serve.timer_set) {
+        ngx_del_timer(&pool->serve);
     }
-
-    ev->timedout = 0;
 
     for ( ;; ) {
 
@@ -334,12 +347,9 @@ ngx_s3_pool_serve(ngx_event_t *ev)
 
             /* its turn has not come, but somebody has to go on */
 
-            share = ngx_s3_pool_neediest(&pool->halfway, NULL);
-            share = ngx_s3_pool_neediest(&pool->line, share);
+            share = ngx_s3_pool_lend(pool, share);
 
-            if (share == NULL
-                || pool->reserved + share->least > pool->limit)
-            {
+            if (share == NULL) {
                 break;
             }
 
@@ -376,7 +386,46 @@ ngx_s3_pool_first(ngx_s3_pool_t *pool)
 }
 
 
-/* the one with bytes that needs least, unless it is `best` already */
+/* who gets the margin while the first in line waits; NULL: nobody */
+
+static ngx_s3_share_t *
+ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
+{
+    ngx_msec_t       passed;
+    ngx_uint_t       held;
+    ngx_s3_share_t  *share;
+
+    share = ngx_s3_pool_neediest(&pool->halfway, NULL);
+    share = ngx_s3_pool_neediest(&pool->line, share);
+
+    if (share == NULL || pool->reserved + share->least > pool->limit) {
+        return NULL;
+    }
+
+    if (share->taken || share == first) {
+        return share;
+    }
+
+    /* Those between two parts would take it by turns for ever, while what S3
+       acknowledges would serve the first. S3 may be one that hangs. */
+
+    held = pool->reserved - pool->coming + NGX_S3_POOL_MARGIN;
+    passed = ngx_current_msec - pool->came;
+
+    if (held + first->least > pool->limit || passed >= NGX_S3_POOL_PATIENCE) {
+        return share;
+    }
+
+    if (!pool->hold.timer_set) {
+        ngx_add_timer(&pool->hold, NGX_S3_POOL_PATIENCE - passed);
+    }
+
+    return NULL;
+}
+
+
+/* the one with bytes that needs least, unless it is `best` already; what is
+   reserved for good could keep the margin for as long as it likes */
 
 static ngx_s3_share_t *
 ngx_s3_pool_neediest(ngx_queue_t *line, ngx_s3_share_t *best)
@@ -390,7 +439,9 @@ ngx_s3_pool_neediest(ngx_queue_t *line, ngx_s3_share_t *best)
     {
         share = ngx_queue_data(q, ngx_s3_share_t, queue);
 
-        if (share->admitted && (best == NULL || share->least < best->least)) {
+        if (share->admitted && share->least <= NGX_S3_POOL_MARGIN
+            && (best == NULL || share->least < best->least))
+        {
             best = share;
         }
     }

@@ -11,7 +11,9 @@
  * what they hold where it is large enough to be a part.
  *
  * The margin is for who needs least of those that have bytes and wait: however
- * much is held by parts that nobody finishes, one source can go on.
+ * much is held by parts that nobody finishes, one source can go on. Who is
+ * between two parts holds nothing that others wait for, and gets it only where
+ * the first in line cannot be served by what S3 is about to acknowledge.
  */
 
 #ifndef NGX_S3_POOL_H
@@ -26,6 +28,9 @@
 
 /* kept back: what finishes the smallest part of S3, 5 MiB */
 #define NGX_S3_POOL_MARGIN  (5 * 1024 * 1024 / NGX_S3_BLOCK_SIZE)
+
+/* ms that the first in line may hold up others, waiting for S3 */
+#define NGX_S3_POOL_PATIENCE  10000
 
 /* ms without bytes before a source has to give back */
 #define NGX_S3_POOL_SILENCE  20
@@ -83,6 +88,9 @@ typedef struct {
     size_t           size;           /* as configured, bytes */
     ngx_uint_t       limit;          /* blocks */
     ngx_uint_t       reserved;       /* blocks, taken or not */
+    ngx_uint_t       coming;         /* of them, in parts that are whole and
+                                        come free when S3 has them */
+    ngx_msec_t       came;           /* when some did, ngx_current_msec */
     ngx_uint_t       nfree;
     ngx_s3_block_t  *free;
     ngx_queue_t      halfway;        /* in line, in the middle of a part */
@@ -92,6 +100,7 @@ typedef struct {
     ngx_event_t      serve;          /* posted, or set to the time when a
                                         silent one has to give: serves the line
                                         */
+    ngx_event_t      hold;           /* the first in line has held others up */
     ngx_event_t      trim;           /* gives idle blocks back */
     ngx_uint_t       least_free;     /* since the last trim */
     ngx_atomic_t    *used;           /* bytes reserved, of all workers; or
@@ -133,7 +142,8 @@ void ngx_s3_pool_moves(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
    released. */
 ngx_uint_t ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
-/* gives a reservation back, after the blocks that were taken on it */
+/* gives the blocks of a part back that ngx_s3_pool_leave() returned, after
+   ngx_s3_pool_give() */
 void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 
 /* an empty block of a share that has one reserved; NULL: the system has no

@@ -4,7 +4,7 @@
 
 
 #define NGX_S3_REAPER_CALLS    4         /* at a time */
-#define NGX_S3_REAPER_MAX      10000     /* debts */
+#define NGX_S3_REAPER_MAX      10000     /* aborts that wait */
 #define NGX_S3_REAPER_TICK     3000      /* ms */
 #define NGX_S3_REAPER_TICK_MIN 100       /* ms */
 #define NGX_S3_REAPER_HOLD     5000      /* ms that a leaving worker waits for
@@ -153,6 +153,8 @@ ngx_s3_reaper_leave(ngx_s3_reaper_t *reaper)
             ngx_s3_debt_due(debt, NGX_S3_REAPER_MAX_DELAY);
         }
     }
+
+    ngx_s3_reaper_next(reaper);
 }
 
 
@@ -436,8 +438,6 @@ ngx_s3_debt_create(ngx_s3_reaper_t *reaper, ngx_s3_debt_spec_t *spec)
     debt->timer.log = &debt->log;
     debt->timer.cancelable = 1;
 
-    reaper->ndebts++;
-
     return debt;
 }
 
@@ -449,7 +449,6 @@ ngx_s3_debt_free(ngx_s3_debt_t *debt)
     ngx_s3_debt_state(debt, NGX_S3_DEBT_PAID);
 
     ngx_queue_remove(&debt->queue);
-    debt->reaper->ndebts--;
 
     ngx_free(debt);
 }
@@ -472,6 +471,8 @@ ngx_s3_debt_state(ngx_s3_debt_t *debt, ngx_s3_debt_state_e state)
     zone = debt->reaper->stores->zone;
 
     if (was != is) {
+        debt->reaper->nwaiting += is ? 1 : -1;
+
         (void) ngx_atomic_fetch_add(&zone->counters->aborts_waiting,
                                     is ? 1 : -1);
     }
@@ -548,7 +549,7 @@ ngx_s3_debt_aborted(ngx_s3_debt_t *debt, ngx_s3_call_t *call,
         return;
     }
 
-    if (debt->reaper->ndebts > NGX_S3_REAPER_MAX) {
+    if (debt->reaper->nwaiting >= NGX_S3_REAPER_MAX) {
         ngx_log_error(NGX_LOG_ERR, &debt->log, 0,
                       "multipart upload \"%V\" stays open: too many wait to "
                       "be aborted", &debt->upload_id);

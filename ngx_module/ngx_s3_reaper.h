@@ -64,7 +64,7 @@ typedef struct {
     ngx_queue_t            paid;
     ngx_queue_t            claiming;
     ngx_queue_t            ready;    /* their time has come */
-    ngx_uint_t             ndebts;   /* in all queues but ready */
+    ngx_uint_t             nwaiting; /* for an abort, or in one */
     ngx_uint_t             running;  /* calls */
     ngx_msec_t             left;     /* when it began to leave */
     char                   boot[NGX_S3_REAPER_BOOT + 1];

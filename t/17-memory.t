@@ -191,6 +191,58 @@ subtest 'stalled after 15 MB each, and others come later' => sub {
     $n->quit;
 };
 
+# Parts come back from S3 one at a time, so that there never is room for one
+# more: those that have parts must not hand it to each other for ever.
+subtest 'beside busy ones' => sub {
+    my $fake = $t->fake(on => { part => sub {
+        srand(time * 1e6 ^ $$);
+        return { delay => 0.2 + rand 0.4 };
+    } });
+    $t->token(FAKE => $fake->url);
+    my $n = $t->nginx(<<'EOC');
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_memory 25m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_queue_timeout 10s;
+    s3_endpoint %%FAKE%%;
+    s3_bucket bucket;
+    s3_credentials static k s;
+    s3_payload_signature off;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { s3_upload; }
+        location /fixed/ { s3_window 20m; s3_upload; }
+        location /transfers/ { s3_status; }
+    }
+}
+EOC
+    my $parts = sub {
+        my ($key) = @_;
+        return scalar grep { $_->{path} =~ /$key/ } $fake->requests('part');
+    };
+
+    # its part numbers are just enough: it needs all of each part of 10 MiB
+    my $fixed = body_gen($t->dir, $n->url('/fixed/x'), 10_000 * 10 * MB - 1);
+    ok((wait_for { $parts->('fixed') >= 2 }), 'one that needs large parts');
+    my @busy = map { curl_start($n->url("/busy$_"), file => data(150 * MB)) }
+        1 .. 3;
+    ok((wait_for { $parts->('busy') >= 6 }), 'three are busy');
+    my $before = $parts->('fixed');
+    my @late = map { curl_start($n->url("/late$_"), file => data(6 * MB)) }
+        1 .. 3;
+    is($_->wait->{status}, 201, 'a newcomer gets its turn') for @late;
+    is(scalar(grep { $_->running } @busy), 3, 'while the three go on');
+    ok((wait_for { $parts->('fixed') > $before }), 'as the large one does');
+    kill 'TERM', $fixed->{pid};
+    is($_->wait->{status}, 201, 'busy ones are stored') for @busy;
+    $fixed->wait;
+    ok(idle($n), 'all memory came back');
+    $n->quit;
+};
+
 # all of the memory is held by parts that nobody finishes
 subtest 'the margin' => sub {
     my $n = nginx('85m');
