@@ -855,3 +855,29 @@ subtest 'a client that left, and aborts that fail' => sub {
         'the log says that it stays open');
     is(scalar errors($cases{'abort-again'}), 0, 'only then');
 };
+
+subtest 'a client that left while Create waits for its next try' => sub {
+    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown',
+        headers => { 'Retry-After' => 60 }) });
+    $t->token(BUSY => $busy->url);
+    my $of = $t->nginx(<<'EOC');
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_endpoint %%BUSY%%;
+    s3_bucket bucket;
+    s3_credentials static k s;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location / { s3_upload; }
+    }
+}
+EOC
+    my $raw = $t->raw($of->port);
+    $raw->send("PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\nx");
+    ok(wait_for(sub { $of->log =~ /Create.*next in/ }), 'it waits');
+    $raw->close;
+    ok(wait_for(sub { $of->log =~ /transfer is aborted/ }), 'the client left');
+    ok($of->quit(5), 'so that the worker can leave at once');
+    is(scalar $busy->requests('create'), 1, 'there is no other try');
+};
