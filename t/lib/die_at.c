@@ -2,7 +2,8 @@
  * die_at PID OBJECT ADDRESS: kills the process with SIGKILL when it comes to
  * that place, a hexadecimal address within the shared object, as nm shows it.
  * Says "ready" on stdout as soon as it lies in wait. SIGTERM ends that, and
- * leaves the process as it was. Exit status: 0 where it died there, 1 otherwise.
+ * leaves the process as it was. Exit status: 0 where it died there, 1
+ * otherwise.
  */
 
 #define _GNU_SOURCE

@@ -17,10 +17,10 @@
  * Speed: --rate B (bytes a second a connection), --latency MS (each answer).
  *
  * Faults, each Nth:
- *   --every N             of all requests, none of which is carried out, in turn:
- *                         500, the body not read, then close · reset in the
- *                         middle of it · 400 RequestTimeout, then close · 503
- *                         SlowDown · closed without an answer
+ *   --every N             of all requests, none of which is carried out, in
+ *                         turn: 500, the body not read, then close · reset in
+ *                         the middle of it · 400 RequestTimeout, then close ·
+ *                         503 SlowDown · closed without an answer
  *   --slowdown N          part or object: 503 SlowDown after its body
  *   --reset N             connection reset in the middle of its body
  *   --hang N              body read, no answer, for ten minutes
