@@ -229,7 +229,7 @@ sub cut {
     return { status => 0 };
 }
 
-my ($open, $orphans, $lost) = (0, 0, 0);
+my ($open, $orphans, $lost, $failing) = (0, 0, 0, '');
 
 # what is wrong after an upload: a list of sayings
 sub uploaded {
@@ -241,8 +241,10 @@ sub uploaded {
         qw/ put tls lost /;
 
     push @bad, 'hung' if $r->{hung};
+    # the client is to blame only where it could not be read
     push @bad, "status $r->{status}"
-        if $r->{status} !~ /^(0|201|400|408|50[0-4])$/;
+        if $r->{status} !~ /^(0|201|50[0-4])$/
+            && ($failing ne 'recv' || $r->{status} !~ /^40[08]$/);
     push @bad, "state $state" if $state !~ /^(none|completed|failed|aborted)$/;
     push @bad, "201, state $state" if $r->{status} == 201
         && $state ne 'completed';
@@ -304,6 +306,7 @@ sub trial {
     my ($worker) = $n->workers;
 
     $o{pid} = $o{old} ? $worker : $o{other} ? -$worker : 0;
+    $failing = $op;
     $torture->fail($op, $i, mode => $mode, %o);
     my $r = $action->($id, $key);
     my $look = $torture->off;
