@@ -127,7 +127,7 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
 }
 
 
-/* from now on the upload is aborted unless it is completed, whoever dies; t->debt
+/* from now on the upload is aborted unless it is completed, whoever dies; debt
    is NULL where there was no memory */
 
 static void

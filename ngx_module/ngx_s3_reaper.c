@@ -65,6 +65,7 @@ ngx_s3_reaper_init_worker(ngx_s3_reaper_t *reaper, ngx_cycle_t *cycle)
     u_char  random[NGX_S3_REAPER_BOOT / 2];
 
     if (RAND_bytes(random, sizeof(random)) != 1) {
+        ERR_clear_error();
         ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "RAND_bytes() failed");
         return NGX_ERROR;
     }

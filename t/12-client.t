@@ -259,6 +259,42 @@ subtest 'shorter or longer than announced' => sub {
 };
 $t->expect_errors(qr/client sent invalid chunked body/);
 
+# Chunks that others might read in another way: five bytes, or nothing
+subtest 'odd chunks' => sub {
+    my $end = "0\r\n\r\n";
+    my %odd = (
+        'leading-zeros' => "0000000000005\r\nabcde\r\n$end",
+        'an-extension' => "5;a=\"b;c\"\r\nabcde\r\n0;d\r\n\r\n",
+        'space-after' => "5 \r\nabcde\r\n$end",
+        'space-before' => " 5\r\nabcde\r\n$end",
+        'line-feeds' => "5\nabcde\n0\n\n",
+        'hexadecimal' => "0x5\r\nabcde\r\n$end",
+        'negative' => "-5\r\nabcde\r\n$end",
+        'a-sign' => "+5\r\nabcde\r\n$end",
+        'too-large' => "ffffffffffffffff5\r\nabcde\r\n$end",
+        'almost-too-large' => "7ffffffffffffffb\r\nabcde\r\n$end",
+        'no-size' => "\r\nabcde\r\n$end",
+        'longer' => "5\r\nabcdef\r\n$end",
+        'shorter' => "5\r\nabc\r\n$end",
+        'two-ends' => "5\r\nabcde\r\n$end$end",
+    );
+    my %raw = map { my $raw = $t->raw($n->port);
+        $raw->send(head("silence-odd-$_") . $odd{$_}); ($_ => $raw) }
+        sort keys %odd;
+    for my $name (sort keys %odd) {
+        my $r = $raw{$name}->response(5) || { status => 0 };
+        my $key = "silence-odd-$name";
+        if ($name =~ /zeros|extension|two-ends/ || $r->{status} == 201) {
+            is($r->{status}, 201, "$name: stored");
+            is($s3->get($key), 'abcde', 'the five bytes');
+        } else {
+            like($r->{status}, qr/^(?:0|400|408|413)$/, "$name: refused");
+            is($s3->head($key), undef, 'no object');
+        }
+    }
+};
+$t->allow_errors(qr/client intended to send too large chunked body/);
+
 # what a client got for its keys, and what S3 holds of them
 sub stored {
     my ($raw, %bodies) = @_;

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # Several uploads over one HTTP/2 connection: one that is cancelled, cut short,
-# refused or held back harms no other, and a lost connection ends them all.
+# refused or held back harms no other, and a lost connection ends them all. And
+# odd frames, of which none makes another object than was meant.
 
 use strict;
 use warnings;
@@ -116,6 +117,85 @@ for my $port (qw/ h2 tlsh2 /) {
         };
     }
 }
+
+# frames that no usual client sends
+
+sub frame {
+    my ($type, $flags, $payload, $stream) = @_;
+    return pack('CnCCN', length($payload) >> 16, length($payload) & 0xffff,
+        $type, $flags, defined $stream ? $stream : 1) . $payload;
+}
+
+use constant { DATA => 0, HEADERS => 1, SETTINGS => 4,
+    END_STREAM => 1, END_HEADERS => 4, PADDED => 8 };
+
+sub fields {
+    my (@fields) = @_;
+    my $block = '';
+    while (my ($name, $value) = splice @fields, 0, 2) {
+        $block .= pack 'C C/a C/a', 0, $name, $value;
+    }
+    return $block;
+}
+
+my $trailers = frame(HEADERS, END_STREAM | END_HEADERS, fields('x-a' => 'b'));
+
+# name => [length, flags of HEADERS, frames, what is stored]
+my %odd = (
+    'no body, but a length' => [10, END_STREAM, ''],
+    'no body, but a length, END_STREAM later' => [10, 0,
+        frame(DATA, END_STREAM, '')],
+    'more than the length' => [3, 0, frame(DATA, END_STREAM, 'abcde')],
+    'more than the length, later' => [3, 0, frame(DATA, 0, 'abc')
+        . frame(DATA, END_STREAM, 'de')],
+    'less than the length' => [5, 0, frame(DATA, 0, 'abc')
+        . frame(DATA, END_STREAM, '')],
+    'padding is not of the length' => [6, 0, frame(DATA,
+        END_STREAM | PADDED, "\3abc\0\0\0")],
+    'padding' => [3, 0, frame(DATA, END_STREAM | PADDED, "\2abc\0\0"),
+        'abc'],
+    'padding of an unknown length' => [undef, 0, frame(DATA, PADDED,
+        "\5abc\0\0\0\0\0") . frame(DATA, END_STREAM, 'de'), 'abcde'],
+    'nothing but padding' => [undef, 0, frame(DATA, PADDED, "\2\0\0")
+        . frame(DATA, END_STREAM, 'ab'), 'ab'],
+    'empty frames' => [undef, 0, frame(DATA, 0, '') x 50 . frame(DATA, 0, 'ab')
+        . frame(DATA, 0, '') x 50 . frame(DATA, END_STREAM, ''), 'ab'],
+    'no body at all' => [undef, END_STREAM, '', ''],
+    # nginx 1.22 does not take them
+    'trailers' => [undef, 0, frame(DATA, 0, 'abc') . $trailers],
+    'trailers, and a length' => [3, 0, frame(DATA, 0, 'abc') . $trailers],
+);
+
+subtest 'odd frames' => sub {
+    my %key = map { $_ => 'odd/' . s/\W+/-/gr } keys %odd;
+    my @raw = map {
+        my ($length, $flags, $frames) = @{$odd{$_}};
+        my $raw = $t->raw($n->port('h2'));
+        $raw->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            . frame(SETTINGS, 0, '', 0)
+            . frame(HEADERS, END_HEADERS | $flags, fields(':method' => 'PUT',
+                ':scheme' => 'http', ':authority' => 'a',
+                ':path' => "/$key{$_}", defined $length
+                ? ('content-length' => $length) : ()))
+            . $frames);
+        $raw;
+    } sort keys %odd;
+    my %of;
+    wait_for {
+        my $log = read_file("$n->{dir}/state.log") || '';
+        %of = $log =~ m{^/(odd/\S+) (\d+) }mg;
+        keys %of == keys %odd;
+    };
+    for my $name (sort keys %odd) {
+        my $stored = $odd{$name}[3];
+        like($of{$key{$name}}, defined $stored ? qr/^201$/ : qr/^4(?:00|99)$/,
+            $name);
+        is(scalar $s3->get($key{$name}), $stored, 'what S3 holds')
+            if defined $stored;
+    }
+    is_deeply([sort grep { /^odd/ } $s3->keys], [sort map { $key{$_} }
+        grep { defined $odd{$_}[3] } keys %odd], 'no other object');
+};
 
 ok((wait_for { !curl($n->url('/status/'))->{json}{totals}{memoryUsed} }),
     'no memory is left in use');

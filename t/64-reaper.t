@@ -76,7 +76,7 @@ subtest 'an abort that fails' => sub {
     is(curl($n->url("/$_/a?id=abort-0123456789-$_"), body => body())->{status},
         502, "$_: refused") for qw/ later denied reset /;
     ok((wait_for { $later->begun('abort') == 1 }), 'aborted once');
-    is(totals($n)->{abortsWaiting}, 3, 'to be aborted');
+    ok((wait_for { totals($n)->{abortsWaiting} == 3 }), 'to be aborted');
     is(state_of($n, "abort-0123456789-$_"), 'failed', "$_: the record")
         for qw/ later denied reset /;
 
@@ -87,12 +87,13 @@ subtest 'an abort that fails' => sub {
     cmp_ok($at[3] - $at[0], '<', 10, 'not for long');
     is($later->requests('part') + 0, 1, 'one part was sent');
     ok((wait_for { totals($n)->{abortsWaiting} == 1 } 8), 'one is left');
-    cmp_ok($reset->begun('abort'), '>=', 2, 'a lost answer is not taken for an abort');
+    cmp_ok($reset->begun('abort'), '>=', 2,
+        'a lost answer is not taken for an abort');
     my @still = lines($n, qr/still open/);
     is(scalar(grep { /abort-0123456789-later/ } @still), 1,
         'told of once');
     my ($of_later) = grep { /abort-0123456789-later/ } @still;
-    like($of_later, qr/\[warn\].*upload "\S+" is still open, next try in \d+ ms/,
+    like($of_later, qr/\[warn\].*upload "\S+" is still open, next try in \d/,
         'that it is tried again');
     like($of_later, qr/AbortMultipartUpload failed: 500/, 'why');
     like($of_later, qr/transfer: abort-\S+\.\d+, bucket: "bucket", key: "later/,

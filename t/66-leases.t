@@ -32,9 +32,10 @@ http {
     s3_part_concurrency 1;
     s3_transfer_id $arg_id;
     s3_progress_redis redis://%%USER%%127.0.0.1:%%OWN%%;
-    s3_reaper redis lease=1s;
+    s3_reaper redis lease=%%LEASE%%;
     server {
-        listen 127.0.0.1:%%PORT%%;
+        listen 127.0.0.1:%%PORT%% reuseport;
+        add_header X-Pid $pid always;
         # what it may not, the next one may
         location /other/ {
             s3_endpoint %%RGW%%; s3_bucket %%BUCKET%%;
@@ -46,7 +47,7 @@ http {
 }
 EOC
 
-$t->token(USER => '', OWN => $redis->{port});
+$t->token(USER => '', OWN => $redis->{port}, LEASE => '1s');
 
 sub instance {
     my (%o) = @_;
@@ -103,12 +104,18 @@ subtest 'an entry' => sub {
     cmp_ok($left, '<=', 3000, 'by the clock of Redis');
     ok((wait_for { entry($u)->{score} > $e->{score} + 900 }), 'is renewed');
 
-    # long silent, and as if nobody had renewed it
-    sleep 3.2;
-    $redis->cmd('ZADD', SET, 1, $e->{name});
-    sleep 0.5;
-    cmp_ok(entry($u)->{score}, '>', $e->{score}, 'it is its instance\'s own');
-    is_deeply([open_keys($s3)], [$u->{key}], 'open');
+    # one of both looks for orphans
+    for my $pid ($n->workers) {
+        my $halts = begin(on_worker($t, $n, $pid), '/upload/',
+            "halts-0123456789-$pid", 1);
+        ok(stored($n, $halts), 'an upload');
+        kill 'STOP', $pid;
+        ok((wait_for { my ($s, $us) = @{$redis->cmd('TIME')};
+            entry($halts)->{score} < $s * 1000 - 1000 } 8),
+            'its worker stands still, it is not renewed');
+        kill 'CONT', $pid;
+        finish($s3, $halts, 'what the zone knows is left alone: it');
+    }
     is(scalar(lines($n, qr/orphan|left alone/)), 0, 'nobody asked S3');
 
     $redis->cmd('FLUSHALL');
@@ -134,6 +141,24 @@ subtest 'an entry' => sub {
 };
 
 
+# An old worker whose connection to Redis was closed for being idle: that it has
+# nothing to renew for minutes is no reason to leave an entry behind.
+subtest 'the last of a leaving worker' => sub {
+    $t->token(LEASE => '5m');
+    my $n = instance();
+    my $u = upload($n, 'leaving-0123456789');
+    ok(entry($u), 'an upload');
+    my ($old) = $n->workers;
+    ok($n->reload, 'a reload');
+    ok((wait_for { grep { $_ == $old } $n->leaving_workers }), 'it leaves');
+    finish($s3, $u, 'it');
+    ok((wait_for { !$n->leaving_workers }), 'it has left');
+    ok((wait_for { nothing_left() } 1), 'and no key');
+    ok($n->quit, 'leaves');
+    $t->token(LEASE => '1s');
+};
+
+
 subtest 'all of an nginx is killed' => sub {
     my @others = map { instance(workers => 2) } 1, 2;
     my $n = instance(workers => 2);
@@ -153,8 +178,8 @@ subtest 'all of an nginx is killed' => sub {
     is((names())[0], entry($live)->{name}, 'that of the living stays');
     is(totals($others[0])->{orphansAborted} + totals($others[1])
         ->{orphansAborted}, 3, 'each is aborted by one');
-    my @told = map { lines($_, qr/orphaned multipart upload "\S+" is aborted, /) }
-        @others;
+    my $line = qr/orphaned multipart upload "\S+" is aborted, /;
+    my @told = map { lines($_, $line) } @others;
     is(scalar(grep { /transfer: gone-\S+\.\d+, bucket: .*, key: "upload\/gone/ }
         @told), 3, 'and told of');
     finish($s3, $live, 'what lives');

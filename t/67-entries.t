@@ -139,12 +139,12 @@ subtest 'what is left alone' => sub {
 # ListParts with parts of these ages, in seconds
 sub parts {
     my $number = 0;
-    return { status => 200, body => '<ListPartsResult>' . join('', map { '<Part><PartNumber>'
-        . ++$number . '</PartNumber><LastModified>' . strftime(
-        '%Y-%m-%dT%H:%M:%S.000Z', gmtime(time - $_)) . '</LastModified>'
-        . '<ETag>"e"</ETag><Size>5242880</Size></Part>' } @_)
-        . '</ListPartsResult>', headers => {
-        Date => strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime) } };
+    my $parts = join '', map { '<Part><PartNumber>' . ++$number
+        . '</PartNumber><LastModified>' . strftime('%Y-%m-%dT%H:%M:%S.000Z',
+        gmtime(time - $_)) . '</LastModified><ETag>"e"</ETag>'
+        . '<Size>5242880</Size></Part>' } @_;
+    return { status => 200, body => "<ListPartsResult>$parts</ListPartsResult>",
+        headers => { Date => strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime) } };
 }
 
 subtest 'an uploader that comes back' => sub {
@@ -178,8 +178,8 @@ subtest 'an uploader that comes back' => sub {
 
 subtest 'a part that comes while S3 does not abort' => sub {
     my $fake = $t->fake(on => { abort => { status => 503 }, parts => [
-        parts(900), { status => 500 }, { status => 200, body => '<ListPartsResult>'
-        . '<IsTruncated>true</IsTruncated><NextPartNumberMarker>1000'
+        parts(900), { status => 500 }, { status => 200, body =>
+        '<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>1000'
         . '</NextPartNumberMarker></ListPartsResult>' }, parts(900, -5, 700) ]
         });
     $t->token(LOCATIONS => 'location /fake/ { s3_endpoint ' . $fake->url

@@ -13,8 +13,8 @@ use Test::More ();
 
 use S3T;
 
-our @EXPORT = qw/ begin body feed finish foreign lines open_keys status stored
-    totals /;
+our @EXPORT = qw/ begin body feed finish foreign lines on_worker open_keys
+    status stored totals /;
 
 use constant PART => 5 * MB;
 
@@ -32,6 +32,19 @@ sub lines {
 
 # keys of the uploads that are open
 sub open_keys { return sort map { $_->[0] } $_[0]->uploads }
+
+# A connection to this worker; responses tell of it by X-Pid.
+sub on_worker {
+    my ($t, $n, $pid) = @_;
+    for (1 .. 100) {
+        my $c = $t->raw($n->port);
+        $c->send("GET /status/ HTTP/1.1\r\nHost: a\r\n\r\n");
+        my $r = $c->response(10);
+        return $c if $r->{headers}{'x-pid'} == $pid;
+        $c->close;
+    }
+    die "no connection to worker $pid";
+}
 
 # An upload of 40 MB, in parts of 5, of which some and a little more are sent
 # over a connection: { c, id, key, sent }
