@@ -376,7 +376,7 @@ my %modes = (
     epoll => ['error'], connect => ['error', 'again'],
     recv => [qw/ error short again eof /], send => [qw/ error short again /],
 );
-my %share = (alloc => 9, mmap => 3, socket => 1, epoll => 3, connect => 2,
+my %share = (alloc => 8, mmap => 3, socket => 1, epoll => 3, connect => 2,
     recv => 5, send => 4);
 
 # more of them: the whole of the small ones
@@ -439,7 +439,7 @@ subtest 'uploads' => sub {
         rows($name, $factor{$name} || 1, $action, verdict($size),
             $name =~ /small/ ? [grep { $_ ne 'connect' } @all] : \@all);
     }
-    rows('an upload that is cut', 0.6, \&cut, sub {
+    rows('an upload that is cut', 0.4, \&cut, sub {
         my @bad = uploaded(@_, 2 * LARGE);
         my $record = status("/transfers/$_[1]");
         push @bad, 'completed' if ($record->{state} || '') eq 'completed';
