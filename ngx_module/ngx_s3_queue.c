@@ -465,11 +465,18 @@ ngx_s3_queue_hold_handler(ngx_event_t *ev)
         } else if ((ngx_msec_int_t) (ngx_current_msec - q->deadline) >= 0) {
             return;
         }
-
-        q->store->hurry(q->store);
     }
 
     ngx_add_timer(ev, NGX_S3_QUEUE_TICK);
+
+    if (ngx_exiting) {
+        q->store->hurry(q->store);
+
+        /* what there was no memory to write waits for the next look, and there
+           will not be many */
+
+        ngx_s3_queue_run(q->store);
+    }
 }
 
 
