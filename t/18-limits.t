@@ -159,5 +159,5 @@ subtest '60 MiB' => sub {
     is_deeply([seen()], [], 'S3 hears nothing');
     stored('chunked', upload($n, '/ten/i', LARGEST, 'chunked'), LARGEST, 12);
     refused('chunked', upload($n, '/ten/j', LARGEST + 1, 'chunked'),
-        qr/larger than the largest object/, LARGEST, 12);
+        qr/larger than S3's limit/, LARGEST, 12);
 };
