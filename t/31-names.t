@@ -12,7 +12,8 @@ use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw/ sleep /;
 use S3T;
-use S3T::Util qw/ ipv6 /;
+use S3T::Null ();
+use S3T::Util qw/ $TOP ipv6 /;
 
 use constant PART => 5 * MB;
 
@@ -289,17 +290,10 @@ subtest 'the bucket in the name' => sub {
 };
 
 
-# The machine's own files, in a mount namespace
+# The machine's own files, or what stands for them
 
 my $dir = $t->dir;
-my $run = write_file("$dir/files", <<'EOF');
-preload=$LD_PRELOAD
-unset LD_PRELOAD
-mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf || exit 99
-shift 2
-[ -z "$preload" ] || export LD_PRELOAD="$preload"
-exec "$@"
-EOF
+S3T::Null::_build();
 
 my $hosts = write_file("$dir/hosts", <<'EOF');
 # 127.0.0.2 one.test
@@ -309,9 +303,10 @@ not-an-address broken.test
 127.0.0.1 several.test
 EOF
 
-sub under {
+sub files {
     my ($resolv_conf) = @_;
-    return ['unshare', '-m', 'sh', $run, $hosts, $resolv_conf];
+    return { LD_PRELOAD => "$TOP/build/etc.so", ETC_HOSTS => $hosts,
+        ETC_RESOLV_CONF => $resolv_conf };
 }
 
 my $conf = <<'EOF';
@@ -339,11 +334,8 @@ EOF
 
 my $empty = write_file("$dir/empty", "# no server\noptions timeout:1\n");
 
-# (it and port 53 want root)
-is(system(@{under($empty)}, 'true'), 0, 'a mount namespace');
-
 subtest '/etc/hosts, and no resolver at all' => sub {
-    my $n = $t->nginx($conf, under => under($empty));
+    my $n = $t->nginx($conf, env => files($empty));
     stored($n, $_) for qw/ hosted.test another.test several.test
         several.test localhost resolver /;
     like($n->log, qr/connect to 127\.0\.0\.2:$port of .*trying another/,
@@ -353,6 +345,7 @@ subtest '/etc/hosts, and no resolver at all' => sub {
         for qw/ one.test dead.test broken.test /;
 };
 
+# (port 53 wants root)
 subtest '/etc/resolv.conf' => sub {
     my $host = '127.53.' . join '.', map { 1 + int rand 250 } 1, 2;
     my $server = S3T::DNS->new(dir => $t->dir, host => $host, port => 53,
@@ -360,7 +353,7 @@ subtest '/etc/resolv.conf' => sub {
 
     my $resolv_conf = write_file("$dir/resolv.conf",
         "; comment\nsearch test\nnameserver $host\n");
-    my $n = $t->nginx($conf, under => under($resolv_conf));
+    my $n = $t->nginx($conf, env => files($resolv_conf));
     stored($n, $_) for qw/ hosted.test one.test /;
     is(asked($server, 'one.test'), 1, 'its server was asked');
     is(asked($server, 'hosted.test'), 0, 'but for what /etc/hosts has');

@@ -1,5 +1,5 @@
 # The null S3 and the uploader of the large tests and the benchmark, and what
-# t/70-torture.t preloads, and what kills a process at a place of its code.
+# t/70-torture.t and t/31-names.t preload, and what kills a process at a place of its code.
 # From the top: make -f t/lib/tools.mk, also several at a time.
 
 TOOLS_CFLAGS ?= -O2 -g -Wall -Wextra -Werror
@@ -8,7 +8,7 @@ S3_NULL_SRCS = t/lib/s3_null.c t/lib/s3_null_http.c t/lib/s3_null_ops.c \
     t/lib/s3_null_store.c t/lib/s3_null_complete.c t/lib/s3_null_dynamodb.c
 
 .PHONY: tools
-tools: build/s3_null build/body_gen build/torture.so build/die_at
+tools: build/s3_null build/body_gen build/torture.so build/die_at build/etc.so
 
 build/s3_null: $(S3_NULL_SRCS) t/lib/s3_null.h t/lib/s3_null_store.h \
     t/lib/pattern.h t/lib/tools.mk
@@ -29,3 +29,8 @@ build/torture.so: t/lib/torture.c t/lib/tools.mk
 build/die_at: t/lib/die_at.c t/lib/tools.mk
 	@mkdir -p build
 	@$(CC) $(TOOLS_CFLAGS) -o $@.$$$$ t/lib/die_at.c && mv $@.$$$$ $@
+
+build/etc.so: t/lib/etc.c t/lib/tools.mk
+	@mkdir -p build
+	@$(CC) $(TOOLS_CFLAGS) -fPIC -shared -o $@.$$$$ t/lib/etc.c -ldl \
+	    && mv $@.$$$$ $@

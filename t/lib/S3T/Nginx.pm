@@ -13,8 +13,7 @@ use S3T::Util qw/ $TOP free_port read_file spawn wait_exit wait_for write_file /
 my $debian = -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx';
 
 # Made by S3T's nginx(): dir, tokens { }, workers, level, module, env { },
-# modules [ ] (more to load, after ours), under [ ] (a command that executes
-# its arguments: nginx is started by it)
+# modules [ ] (more to load, after ours)
 sub new {
     my ($class, $conf, %o) = @_;
     my $s = bless { workers => 1, module => 1, level => 'info', %o }, $class;
@@ -110,7 +109,7 @@ sub start {
     my $dir = $s->{dir};
     unlink "$dir/nginx.pid";
     $s->{pid} = spawn({ env => $s->_environment, stderr => "$dir/stderr" },
-        @{$s->{under} || []}, binary(), '-p', $dir, '-e', "$dir/error.log",
+        binary(), '-p', $dir, '-e', "$dir/error.log",
         '-c', "$dir/nginx.conf");
     $s->{began}{$s->{pid}} = _began($s->{pid});
     my $gone;
