@@ -150,6 +150,11 @@ ngx_s3_tls_handshake(ngx_s3_tls_t *tls, ngx_s3_error_e *error)
 
     ngx_s3_tls_release(tls);
 
+    /* libssl bears some failures, of memory above all, and leaves their errors:
+       nginx would find them at another connection and raise an alert */
+
+    ERR_clear_error();
+
     /* nginx's own handlers do not look at c->close */
 
     c->read->handler = ngx_s3_tls_handler;
@@ -180,6 +185,8 @@ ngx_s3_tls_handshake(ngx_s3_tls_t *tls, ngx_s3_error_e *error)
             }
         }
     }
+
+    ERR_clear_error();
 
     return rc;
 }
