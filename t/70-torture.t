@@ -521,8 +521,9 @@ subtest 'nothing is left of it' => sub {
         ($now = descriptors($worker)) <= $before->{descriptors}
     } 4, 0.1;
     cmp_ok($now, '<=', $before->{descriptors}, 'descriptors');
+    # (what a first TLS connection leaves for the next, and libraries' caches)
     cmp_ok($torture->look->{live} - $before->{live}, '<',
-        20 + $trials / 10, 'allocations of the worker');
+        60 + $trials / 5, 'allocations of the worker');
 };
 
 # Half of an upload has come when nginx is reloaded: it ends in the old worker,
