@@ -8,8 +8,7 @@
 
 
 static ngx_int_t ngx_s3_fill_plan(ngx_s3_transfer_t *t);
-static void ngx_s3_fill_needs(ngx_s3_transfer_t *t, ngx_uint_t *wants,
-    ngx_uint_t *least);
+static void ngx_s3_fill_needs(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_reserve(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_wait(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_buf(ngx_s3_transfer_t *t, ngx_buf_t *b);
@@ -104,23 +103,25 @@ ngx_s3_fill_plan(ngx_s3_transfer_t *t)
    begun can always be sent. */
 
 static void
-ngx_s3_fill_needs(ngx_s3_transfer_t *t, ngx_uint_t *wants,
-    ngx_uint_t *least)
+ngx_s3_fill_needs(ngx_s3_transfer_t *t)
 {
-    uint64_t  planned, min;
+    uint64_t         planned, min;
+    ngx_s3_share_t  *share;
 
+    share = &t->share;
     planned = t->part ? t->part->planned : t->planned;
     min = t->plan.limits->min_part;
 
-    t->share.fixed = (planned > min
+    share->fixed = (planned > min
                       && !s3_plan_may_close(&t->plan, planned, min));
 
-    if (planned < min || t->share.fixed) {
+    if (planned < min || share->fixed) {
         min = planned;
     }
 
-    *wants = ngx_s3_blocks(planned) - t->share.taken;
-    *least = ngx_max(ngx_s3_blocks(min), t->share.taken + 1) - t->share.taken;
+    share->wants = ngx_s3_blocks(planned) - share->taken;
+    share->least = ngx_max(ngx_s3_blocks(min), share->taken + 1)
+                   - share->taken;
 }
 
 
@@ -130,7 +131,6 @@ static ngx_int_t
 ngx_s3_fill_reserve(ngx_s3_transfer_t *t)
 {
     ngx_int_t        rc;
-    ngx_uint_t       wants, least;
     ngx_s3_result_t  result;
 
     if (t->share.reserved > t->share.taken) {
@@ -141,9 +141,9 @@ ngx_s3_fill_reserve(ngx_s3_transfer_t *t)
         return NGX_DECLINED;
     }
 
-    ngx_s3_fill_needs(t, &wants, &least);
+    ngx_s3_fill_needs(t);
 
-    rc = ngx_s3_pool_reserve(t->conf->pool, &t->share, wants, least);
+    rc = ngx_s3_pool_reserve(t->conf->pool, &t->share);
 
     if (rc == NGX_ERROR) {
         ngx_s3_result_set(&result, 413, "EntityTooLarge",
@@ -158,13 +158,10 @@ ngx_s3_fill_reserve(ngx_s3_transfer_t *t)
 static ngx_int_t
 ngx_s3_fill_wait(ngx_s3_transfer_t *t)
 {
-    ngx_uint_t  wants, least;
-
     t->starved = 1;
 
     if (!t->share.waiting) {
-        ngx_s3_fill_needs(t, &wants, &least);
-        ngx_s3_pool_wait(t->conf->pool, &t->share, wants, least);
+        ngx_s3_pool_wait(t->conf->pool, &t->share);
     }
 
     return NGX_AGAIN;

@@ -80,12 +80,11 @@ ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used)
 
 
 ngx_int_t
-ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
-    ngx_uint_t wants, ngx_uint_t least)
+ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 {
     ngx_uint_t  room;
 
-    if (least > pool->limit - NGX_S3_POOL_MARGIN) {
+    if (share->least > pool->limit - NGX_S3_POOL_MARGIN) {
         return NGX_ERROR;
     }
 
@@ -95,28 +94,25 @@ ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
         return NGX_DECLINED;
     }
 
-    ngx_s3_pool_revoke(pool, wants);
+    ngx_s3_pool_revoke(pool, share->wants);
 
     room = ngx_s3_pool_room(pool);
 
-    if (room < least) {
+    if (room < share->least) {
         return NGX_DECLINED;
     }
 
-    ngx_s3_pool_grant(pool, share, ngx_min(room, wants));
+    ngx_s3_pool_grant(pool, share, ngx_min(room, share->wants));
 
     return NGX_OK;
 }
 
 
 void
-ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share, ngx_uint_t wants,
-    ngx_uint_t least)
+ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 {
     ngx_s3_pool_moves(pool, share);
 
-    share->wants = wants;
-    share->least = least;
     share->waiting = 1;
 
     ngx_queue_insert_tail(share->taken ? &pool->halfway : &pool->line,

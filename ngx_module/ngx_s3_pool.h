@@ -66,7 +66,7 @@ typedef struct {
     ngx_uint_t       reserved;       /* blocks, those that are in use included
                                         */
     ngx_uint_t       taken;          /* blocks in use */
-    ngx_uint_t       wants;          /* in line: blocks beyond reserved, */
+    ngx_uint_t       wants;          /* asked for: blocks beyond reserved, */
     ngx_uint_t       least;          /* and fewer than these are of no use */
     ngx_msec_t       since;          /* silent, ngx_current_msec */
     void           (*handler)(void *data, ngx_s3_share_event_e event);
@@ -115,17 +115,15 @@ ngx_s3_pool_t *ngx_s3_pool_create(ngx_conf_t *cf, size_t size);
 void ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used);
 
 /*
- * Reserves blocks for a share, `wants` or, where there are not as many, at
- * least `least`. NGX_OK: they are in share->reserved. NGX_DECLINED: there is no
- * room now. NGX_ERROR: nor will there ever be.
+ * Reserves blocks for a share, share->wants or, where there are not as many, at
+ * least share->least. NGX_OK: they are in share->reserved. NGX_DECLINED: there
+ * is no room now. NGX_ERROR: nor will there ever be.
  */
-ngx_int_t ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
-    ngx_uint_t wants, ngx_uint_t least);
+ngx_int_t ngx_s3_pool_reserve(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
-/* after NGX_DECLINED: stands in line; NGX_S3_SHARE_GRANTED follows, from the
-   event loop, with at least `least` */
-void ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
-    ngx_uint_t wants, ngx_uint_t least);
+/* after NGX_DECLINED: stands in line for the same; NGX_S3_SHARE_GRANTED
+   follows, from the event loop, with at least share->least */
+void ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
 /* whether somebody stands in line */
 #define ngx_s3_pool_wanted(pool)                                             \

@@ -27,7 +27,8 @@ static ngx_int_t ngx_s3_reaper_keep(ngx_s3_debt_t *debt);
 static ngx_int_t ngx_s3_reaper_write(ngx_s3_debt_t *debt);
 static void ngx_s3_reaper_renewed(void *data, ngx_int_t rc, ngx_str_t *items,
     ngx_uint_t n);
-static void ngx_s3_reaper_drop(ngx_s3_debt_t *debt);
+static void ngx_s3_reaper_arg_orphan(ngx_s3_debt_t *debt, ngx_str_t *arg,
+    u_char *buf);
 static void ngx_s3_reaper_dropped(void *data, ngx_int_t rc, ngx_str_t *items,
     ngx_uint_t n);
 static void ngx_s3_reaper_look(ngx_s3_reaper_t *reaper);
@@ -150,7 +151,7 @@ ngx_s3_reaper_redis_tick(ngx_s3_reaper_t *reaper)
             continue;
         }
 
-        ngx_s3_reaper_drop(debt);
+        ngx_s3_reaper_redis_paid(debt);
     }
 
     while (reaper->in_flight < NGX_S3_REAPER_FLIGHT
@@ -183,13 +184,6 @@ ngx_s3_reaper_redis_open(ngx_s3_debt_t *debt)
 
     ngx_queue_remove(&debt->queue);
     ngx_queue_insert_head(&debt->reaper->debts, &debt->queue);
-}
-
-
-void
-ngx_s3_reaper_redis_paid(ngx_s3_debt_t *debt)
-{
-    ngx_s3_reaper_drop(debt);
 }
 
 
@@ -265,10 +259,7 @@ ngx_s3_reaper_keep(ngx_s3_debt_t *debt)
 
     args[0] = debt->name;
 
-    args[1].data = orphan;
-    args[1].len = ngx_sprintf(orphan, "%M",
-                              NGX_S3_REAPER_LEASES * debt->lease)
-                  - orphan;
+    ngx_s3_reaper_arg_orphan(debt, &args[1], orphan);
 
     ngx_s3_reaper_arg(args[2], reaper->boot);
 
@@ -288,10 +279,7 @@ ngx_s3_reaper_write(ngx_s3_debt_t *debt)
 
     args[0] = debt->name;
 
-    args[1].data = orphan;
-    args[1].len = ngx_sprintf(orphan, "%M",
-                              NGX_S3_REAPER_LEASES * debt->lease)
-                  - orphan;
+    ngx_s3_reaper_arg_orphan(debt, &args[1], orphan);
 
     ngx_str_set(&args[2], NGX_S3_REAPER_KEEP);
 
@@ -311,6 +299,17 @@ ngx_s3_reaper_write(ngx_s3_debt_t *debt)
 
     return ngx_s3_reaper_eval(reaper, ngx_s3_reaper_renew_lua, &debt->name,
                               args, 15, ngx_s3_reaper_renewed, reaper);
+}
+
+
+/* ms from now until nobody renews it any more; buf has NGX_INT64_LEN bytes */
+
+static void
+ngx_s3_reaper_arg_orphan(ngx_s3_debt_t *debt, ngx_str_t *arg, u_char *buf)
+{
+    arg->data = buf;
+    arg->len = ngx_sprintf(buf, "%M", NGX_S3_REAPER_LEASES * debt->lease)
+               - buf;
 }
 
 
@@ -340,8 +339,8 @@ ngx_s3_reaper_renewed(void *data, ngx_int_t rc, ngx_str_t *items, ngx_uint_t n)
 }
 
 
-static void
-ngx_s3_reaper_drop(ngx_s3_debt_t *debt)
+void
+ngx_s3_reaper_redis_paid(ngx_s3_debt_t *debt)
 {
     if (ngx_s3_reaper_eval(debt->reaper, ngx_s3_reaper_drop_lua, &debt->name,
                            &debt->name, 1, ngx_s3_reaper_dropped, debt)
@@ -605,10 +604,7 @@ ngx_s3_reaper_claim(ngx_s3_debt_t *debt, ngx_str_t *score)
     args[0] = debt->name;
     args[1] = *score;
 
-    args[2].data = orphan;
-    args[2].len = ngx_sprintf(orphan, "%M",
-                              NGX_S3_REAPER_LEASES * debt->lease)
-                  - orphan;
+    ngx_s3_reaper_arg_orphan(debt, &args[2], orphan);
 
     ngx_s3_reaper_arg(args[3], reaper->boot);
 

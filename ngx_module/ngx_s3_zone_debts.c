@@ -9,6 +9,7 @@
 #include "ngx_s3_zone_slots.h"
 
 
+static ngx_uint_t ngx_s3_zone_stays(ngx_s3_zone_worker_t *worker);
 static ngx_uint_t ngx_s3_zone_mine(ngx_s3_zone_sh_t *sh,
     ngx_s3_zone_slot_t *zs, ngx_str_t *upload_id);
 static ngx_uint_t ngx_s3_zone_same(ngx_s3_zone_slot_t *zs,
@@ -153,7 +154,7 @@ ngx_s3_zone_first(ngx_s3_zone_t *zone)
     for (i = 0; i < NGX_S3_ZONE_WORKERS; i++) {
         worker = &sh->worker[i];
 
-        if (worker->pid && !worker->leaving && !ngx_s3_zone_gone(worker)) {
+        if (ngx_s3_zone_stays(worker)) {
             first = (worker->pid == ngx_pid);
             break;
         }
@@ -182,9 +183,7 @@ ngx_s3_zone_leave(ngx_s3_zone_t *zone)
         if (worker->pid == ngx_pid) {
             worker->leaving = 1;
 
-        } else if (worker->pid && !worker->leaving
-                   && !ngx_s3_zone_gone(worker))
-        {
+        } else if (ngx_s3_zone_stays(worker)) {
             n++;
         }
     }
@@ -192,6 +191,13 @@ ngx_s3_zone_leave(ngx_s3_zone_t *zone)
     ngx_s3_zone_unlock(zone);
 
     return n;
+}
+
+
+static ngx_uint_t
+ngx_s3_zone_stays(ngx_s3_zone_worker_t *worker)
+{
+    return worker->pid && !worker->leaving && !ngx_s3_zone_gone(worker);
 }
 
 
@@ -241,8 +247,7 @@ ngx_s3_zone_mine(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs,
 {
     return zs->use != NGX_S3_SLOT_FREE
            && zs->debt
-           && sh->owner[ngx_s3_zone_index(sh, zs)] == ngx_pid
-           && zs->epoch == ngx_s3_zone_epoch()
+           && ngx_s3_zone_ours(sh, zs)
            && ngx_s3_zone_same(zs, upload_id);
 }
 

@@ -255,8 +255,14 @@ ngx_s3_zone_forget(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 ngx_uint_t
 ngx_s3_zone_owned(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 {
-    return zs->use == NGX_S3_SLOT_LIVE
-           && sh->owner[ngx_s3_zone_index(sh, zs)] == ngx_pid
+    return zs->use == NGX_S3_SLOT_LIVE && ngx_s3_zone_ours(sh, zs);
+}
+
+
+ngx_uint_t
+ngx_s3_zone_ours(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
+{
+    return sh->owner[ngx_s3_zone_index(sh, zs)] == ngx_pid
            && zs->epoch == ngx_s3_zone_epoch();
 }
 

@@ -141,6 +141,9 @@ void ngx_s3_zone_forget(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 /* whether the slot is live and this process's */
 ngx_uint_t ngx_s3_zone_owned(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 
+/* whether this process owns the slot, whatever its use */
+ngx_uint_t ngx_s3_zone_ours(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
+
 /* whether it is finished for longer than the zone keeps it */
 ngx_uint_t ngx_s3_zone_expired(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
     uint64_t now);
