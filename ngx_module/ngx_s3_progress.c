@@ -1,6 +1,9 @@
 #include "ngx_s3_progress.h"
 #include "ngx_s3_queue.h"
 
+#include <openssl/err.h>
+#include <openssl/rand.h>
+
 
 #define NGX_S3_PROGRESS_LINE  128    /* the longest that tells of a state */
 #define NGX_S3_PROGRESS_TICK  3000   /* ms between two looks for what is dead
@@ -38,6 +41,23 @@ static void ngx_s3_progress_reaped(void *data,
 /* stands in where there is no zone */
 
 static ngx_s3_counters_t  ngx_s3_progress_none;
+
+
+ngx_int_t
+ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log)
+{
+    u_char  random[NGX_S3_PROGRESS_ID / 2];
+
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        ERR_clear_error();
+        ngx_log_error(NGX_LOG_CRIT, log, 0, "RAND_bytes() failed");
+        return NGX_ERROR;
+    }
+
+    *ngx_hex_dump((u_char *) id, random, sizeof(random)) = '\0';
+
+    return NGX_OK;
+}
 
 
 ngx_int_t

@@ -59,6 +59,12 @@ typedef struct {
 } ngx_s3_progress_t;
 
 
+#define NGX_S3_PROGRESS_ID  32       /* digits of a random id */
+
+/* 128 random bits in hex and a NUL, by which a transfer or a process is known;
+   NGX_ERROR: logged */
+ngx_int_t ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log);
+
 /*
  * Opens the record: zone, first record to the stores. The caller has set id,
  * bucket, key, owner, direction and total_bytes in p->record (the rest zero);

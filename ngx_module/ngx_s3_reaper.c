@@ -1,7 +1,5 @@
 #include "ngx_s3_reaper.h"
 
-#include <openssl/rand.h>
-
 
 #define NGX_S3_REAPER_CALLS    4         /* at a time */
 #define NGX_S3_REAPER_MAX      10000     /* aborts that wait */
@@ -62,15 +60,9 @@ ngx_s3_reaper_create(ngx_conf_t *cf, ngx_s3_reaper_mode_e mode,
 ngx_int_t
 ngx_s3_reaper_init_worker(ngx_s3_reaper_t *reaper, ngx_cycle_t *cycle)
 {
-    u_char  random[NGX_S3_REAPER_BOOT / 2];
-
-    if (RAND_bytes(random, sizeof(random)) != 1) {
-        ERR_clear_error();
-        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "RAND_bytes() failed");
+    if (ngx_s3_progress_id(reaper->boot, cycle->log) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    *ngx_hex_dump((u_char *) reaper->boot, random, sizeof(random)) = '\0';
 
     ngx_queue_init(&reaper->debts);
     ngx_queue_init(&reaper->paid);

@@ -25,7 +25,6 @@
 #define NGX_S3_REAPER_LEASE_MIN  1000        /* ms */
 #define NGX_S3_REAPER_LEASE_MAX  86400000    /* ms */
 #define NGX_S3_REAPER_LEASES     3   /* without renewal: an orphan */
-#define NGX_S3_REAPER_BOOT       32  /* hex digits that tell a process */
 #define NGX_S3_REAPER_TOLD       1024
 
 
@@ -67,7 +66,7 @@ typedef struct {
     ngx_uint_t             nwaiting; /* for an abort, or in one */
     ngx_uint_t             running;  /* calls */
     ngx_msec_t             left;     /* when it began to leave */
-    char                   boot[NGX_S3_REAPER_BOOT + 1];
+    char                   boot[NGX_S3_PROGRESS_ID + 1];
 
     /* Redis */
     ngx_uint_t             in_flight;        /* renewals */

@@ -1,8 +1,5 @@
 #include "ngx_s3_multipart.h"
 
-#include <openssl/err.h>
-#include <openssl/rand.h>
-
 
 typedef struct {
     ngx_log_t           log;
@@ -256,8 +253,6 @@ ngx_s3_transfer_mark(ngx_s3_transfer_t *t)
 static ngx_int_t
 ngx_s3_transfer_record(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
 {
-    u_char        random[16];
-    s3_buf_t      hex;
     s3_record_t  *record;
 
     record = &t->progress.record;
@@ -265,15 +260,9 @@ ngx_s3_transfer_record(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
     s3_record_init(record);
 
     if (spec->id.len == 0) {
-        if (RAND_bytes(random, sizeof(random)) != 1) {
-            ERR_clear_error();
-            ngx_log_error(NGX_LOG_CRIT, t->log, 0, "RAND_bytes() failed");
+        if (ngx_s3_progress_id(record->id, t->log) != NGX_OK) {
             return NGX_ERROR;
         }
-
-        s3_buf_init(&hex, record->id, S3_ID_MAX);
-        s3_buf_put_hex(&hex, random, sizeof(random));
-        *hex.pos = '\0';
 
     } else {
         s3_str_copy(record->id, sizeof(record->id), ngx_s3_to_str(spec->id));
