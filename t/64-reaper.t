@@ -15,47 +15,8 @@ use S3T::Open;
 my $t = S3T->new;
 my $s3 = $t->s3;
 
-my $conf = <<'EOC';
-%%MAIN%%
-%%SHUTDOWN%%
-http {
-    %%HTTP%%
-    s3_memory 400m;
-    s3_part_size 5m;
-    s3_window 10m;
-    s3_part_concurrency 1;
-    s3_transfer_id $arg_id;
-    s3_tries 1;
-    s3_retry_timeout 2s;
-    %%REAPER%%
-    server {
-        listen 127.0.0.1:%%PORT%% reuseport;
-        add_header X-Pid $pid always;
-        location /upload/ { %%S3%% s3_upload; }
-        %%LOCATIONS%%
-        location /status/ { s3_status list; }
-    }
-}
-EOC
-
 $t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
 $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
-
-# a location for each server that is scripted
-sub locations {
-    my (%fake) = @_;
-    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
-        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
-        . ' s3_upload; }' } sort keys %fake;
-}
-
-sub state_of { status($_[0], $_[1])->{state} || '' }
-
-# An upload of which a part was sent.
-sub half {
-    my ($n, $path, $id) = @_;
-    return begin($t->raw($n->port), $path, $id, 1);
-}
 
 
 subtest 'an abort that fails' => sub {
@@ -70,7 +31,7 @@ subtest 'an abort that fails' => sub {
     $t->token(LOCATIONS => locations(later => $later, denied => $denied,
         reset => $reset));
     $t->allow_errors(qr/s3 (?:UploadPart|AbortMultipartUpload) failed/);
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     my $before = totals($n);
 
     is(curl($n->url("/$_/a?id=abort-0123456789-$_"), body => body())->{status},
@@ -127,8 +88,8 @@ subtest 'an abort while parts are on their way' => sub {
     my $idle = $t->fake;
     $t->token(LOCATIONS => locations(known => $known, always => $always,
         idle => $idle));
-    my $n = $t->nginx($conf);
-    my @u = map { half($n, "/$_/", "flying-0123456789-$_") }
+    my $n = $t->nginx($CONF);
+    my @u = map { half($t, $n, "/$_/", "flying-0123456789-$_") }
         qw/ known idle /;
     ok((wait_for { $known->begun('part') == 1 }), 'a part is under way');
     ok(stored($n, $u[1]), 'of another it is stored');
@@ -149,7 +110,7 @@ subtest 'an abort that hangs' => sub {
     my $fake = $t->fake(on => { part => { status => 403 },
         abort => [ { status => 500 }, ({ delay => 60 }) x 3 ] });
     $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     is(curl($n->url('/fake/a?id=hangs-0123456789a'), body => body())->{status},
         502, 'refused');
     ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
@@ -162,7 +123,7 @@ subtest 'an abort that hangs' => sub {
 
 
 subtest 'nginx -t' => sub {
-    my $n = $t->nginx($conf, start => 0);
+    my $n = $t->nginx($CONF, start => 0);
     my %said = (
         's3_reaper maybe;' => qr/invalid value "maybe" in "s3_reaper"/,
         's3_reaper;' => qr/invalid number of arguments in "s3_reaper"/,
@@ -182,7 +143,7 @@ subtest 'nginx -t' => sub {
     );
     for (sort keys %said) {
         $n->{tokens}{REAPER} = $_;
-        my ($status, $said) = $n->test_conf($conf);
+        my ($status, $said) = $n->test_conf($CONF);
         is($status, 1, $_);
         like($said, $said{$_}, 'says why');
     }
@@ -190,7 +151,7 @@ subtest 'nginx -t' => sub {
         . 'redis://%%REDIS%%; s3_reaper redis lease=1h;')
     {
         $n->{tokens}{REAPER} = $_;
-        my ($status, $said) = $n->test_conf($conf);
+        my ($status, $said) = $n->test_conf($CONF);
         is($status, 0, $_) or diag $said;
     }
 };

@@ -15,58 +15,18 @@ use S3T::Open;
 my $t = S3T->new;
 my $s3 = $t->s3;
 
-my $conf = <<'EOC';
-%%MAIN%%
-%%SHUTDOWN%%
-http {
-    %%HTTP%%
-    s3_memory 400m;
-    s3_part_size 5m;
-    s3_window 10m;
-    s3_part_concurrency 1;
-    s3_transfer_id $arg_id;
-    s3_tries 1;
-    s3_retry_timeout 2s;
-    %%REAPER%%
-    server {
-        listen 127.0.0.1:%%PORT%% reuseport;
-        add_header X-Pid $pid always;
-        location /upload/ { %%S3%% s3_upload; }
-        %%LOCATIONS%%
-        location /status/ { s3_status list; }
-    }
-}
-EOC
-
 $t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
 $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
-
-# a location for each server that is scripted
-sub locations {
-    my (%fake) = @_;
-    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
-        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
-        . ' s3_upload; }' } sort keys %fake;
-}
-
-sub state_of { status($_[0], $_[1])->{state} || '' }
-
-# An upload of which a part was sent, by a worker if that is given.
-sub half {
-    my ($n, $path, $id, $pid) = @_;
-    return begin($pid ? on_worker($t, $n, $pid) : $t->raw($n->port), $path,
-        $id, 1);
-}
 
 
 subtest 'a killed worker' => sub {
     $t->token(LOCATIONS => '');
-    my $n = $t->nginx($conf, workers => 2);
+    my $n = $t->nginx($CONF, workers => 2);
     my $foreign = foreign($s3, 'upload/theirs');
     my ($dies, $lives) = $n->workers;
-    my @dead = map { half($n, '/upload/',
+    my @dead = map { half($t, $n, '/upload/',
         sprintf('dead-0123456789-%02d', $_), $dies) } 1 .. 5;
-    my @live = map { half($n, '/upload/',
+    my @live = map { half($t, $n, '/upload/',
         sprintf('live-0123456789-%02d', $_), $lives) } 1 .. 3;
     ok(stored($n, @dead, @live), 'uploads on both');
     my %began = map { $_->{id} => status($n, $_->{id}) } @dead;
@@ -102,7 +62,8 @@ subtest 'a killed worker' => sub {
     is(state_of($n, $dead[0]{id}), 'completed', 'its record');
 
     # all of them, one after the other, also those that would have aborted
-    @dead = map { half($n, '/upload/', sprintf 'again-0123456789-%02d', $_) }
+    @dead = map { half($t, $n, '/upload/',
+        sprintf 'again-0123456789-%02d', $_) }
         1 .. 6;
     ok(stored($n, @dead), 'more uploads');
     for (1 .. 2) {
@@ -123,14 +84,14 @@ subtest 'a killed worker' => sub {
 
 subtest 'a single worker, and a reload in the middle' => sub {
     $t->token(LOCATIONS => '');
-    my $n = $t->nginx($conf);
-    my $done = half($n, '/upload/', 'done-01234567890');
+    my $n = $t->nginx($CONF);
+    my $done = half($t, $n, '/upload/', 'done-01234567890');
     finish($s3, $done, 'one');
-    my $given_up = half($n, '/upload/', 'given-up-0123456');
+    my $given_up = half($t, $n, '/upload/', 'given-up-0123456');
     ok(stored($n, $given_up), 'one that is given up');
     $given_up->{c}->close;
     ok((wait_for { !$s3->uploads }), 'is aborted');
-    my $u = half($n, '/upload/', 'single-0123456789');
+    my $u = half($t, $n, '/upload/', 'single-0123456789');
     ok(stored($n, $u), 'an upload');
     kill 'KILL', $n->workers;
     ok((wait_for { !$s3->uploads } 8), 'the next worker aborts it');
@@ -139,7 +100,7 @@ subtest 'a single worker, and a reload in the middle' => sub {
     is_deeply([map { state_of($n, $_->{id}) } $done, $given_up],
         [qw/ completed aborted /], 'the others\' records stay');
 
-    $u = half($n, '/upload/', 'reload-0123456789');
+    $u = half($t, $n, '/upload/', 'reload-0123456789');
     ok(stored($n, $u), 'another');
     my ($old) = $n->workers;
     ok($n->reload, 'a reload');
@@ -158,7 +119,7 @@ subtest 'a worker killed while S3 completes' => sub {
     my $fake = $t->fake(on => { complete => { delay => 60 },
         abort => { status => 404 } });
     $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     my $c = curl_start($n->url('/fake/a?id=complete-0123456789'),
         body => body());
     ok((wait_for { $fake->begun('complete') }), 'it completes');
@@ -176,8 +137,8 @@ subtest 'a worker killed while S3 completes' => sub {
 
 subtest 's3_reaper off' => sub {
     $t->token(LOCATIONS => '', REAPER => 's3_reaper off;');
-    my $n = $t->nginx($conf);
-    my $u = half($n, '/upload/', 'left-0123456789abc');
+    my $n = $t->nginx($CONF);
+    my $u = half($t, $n, '/upload/', 'left-0123456789abc');
     ok(stored($n, $u), 'an upload');
     kill 'KILL', $n->workers;
     ok((wait_for { state_of($n, $u->{id}) eq 'failed' } 8), 'the record');

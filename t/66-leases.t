@@ -20,8 +20,6 @@ my $redis = $t->own_redis;
 $redis->cmd(qw/ ACL SETUSER cut on >cutpass ~* &* +@all /);
 $t->secret('cutpass');
 
-use constant SET => 'transfer:#open';
-
 my $conf = <<'EOC';
 %%MAIN%%
 http {
@@ -55,27 +53,6 @@ sub instance {
     return $t->nginx($conf, %o);
 }
 
-# An upload of which a part is stored.
-sub upload {
-    my ($n, $id) = @_;
-    my $u = begin($t->raw($n->port), '/upload/', $id, 1);
-    stored($n, $u) or die "$id: no part";
-    return $u;
-}
-
-sub names { @{$redis->cmd('ZRANGE', SET, 0, -1)} }
-
-# the entry of an upload, and when it becomes an orphan
-sub entry {
-    my ($u) = @_;
-    my ($name) = grep { /^\Q$u->{id}\E\.\d+$/ } names();
-    return if !defined $name;
-    return { name => $name, score => $redis->cmd('ZSCORE', SET, $name),
-        of => $redis->hgetall(SET . ":$name") };
-}
-
-sub nothing_left { !@{$redis->cmd('KEYS', SET . '*')} }
-
 # all of an nginx at once; what it left
 sub kill_all {
     my ($n) = @_;
@@ -91,8 +68,8 @@ my $rgw = 'http://127.0.0.1:' . $t->server('RGW_PORT');
 
 subtest 'an entry' => sub {
     my $n = instance(workers => 2);
-    my $u = upload($n, 'entry-0123456789ab');
-    my $e = entry($u);
+    my $u = upload($t, $n, 'entry-0123456789ab');
+    my $e = entry($redis, $u);
     my ($upload) = $s3->uploads;
     is_deeply({ %{$e->{of}}, boot => 'b' }, { endpoint => $rgw,
         bucket => $t->bucket, key => $u->{key}, uploadId => $upload->[1],
@@ -102,7 +79,8 @@ subtest 'an entry' => sub {
     my $left = $e->{score} - $s * 1000 - $us / 1000;
     cmp_ok($left, '>', 1500, 'three leases');
     cmp_ok($left, '<=', 3000, 'by the clock of Redis');
-    ok((wait_for { entry($u)->{score} > $e->{score} + 900 }), 'is renewed');
+    ok((wait_for { entry($redis, $u)->{score} > $e->{score} + 900 }),
+        'is renewed');
 
     # one of both looks for orphans
     for my $pid ($n->workers) {
@@ -111,7 +89,7 @@ subtest 'an entry' => sub {
         ok(stored($n, $halts), 'an upload');
         kill 'STOP', $pid;
         ok((wait_for { my ($s, $us) = @{$redis->cmd('TIME')};
-            entry($halts)->{score} < $s * 1000 - 1000 } 8),
+            entry($redis, $halts)->{score} < $s * 1000 - 1000 } 8),
             'its worker stands still, it is not renewed');
         kill 'CONT', $pid;
         finish($s3, $halts, 'what the zone knows is left alone: it');
@@ -119,23 +97,23 @@ subtest 'an entry' => sub {
     is(scalar(lines($n, qr/orphan|left alone/)), 0, 'nobody asked S3');
 
     $redis->cmd('FLUSHALL');
-    ok((wait_for { entry($u) } 3), 'lost, it comes again');
+    ok((wait_for { entry($redis, $u) } 3), 'lost, it comes again');
     cmp_ok($redis->cmd('PTTL', SET . ":$e->{name}"), '>', 6 * 86400e3,
         'not for ever');
     finish($s3, $u, 'it');
-    ok((wait_for { nothing_left() }), 'no key is left');
+    ok((wait_for { nothing_left($redis) }), 'no key is left');
 
-    $u = upload($n, 'given-up-0123456789');
-    ok(entry($u), 'another');
+    $u = upload($t, $n, 'given-up-0123456789');
+    ok(entry($redis, $u), 'another');
     $u->{c}->close;
-    ok((wait_for { nothing_left() }), 'aborted, none either');
+    ok((wait_for { nothing_left($redis) }), 'aborted, none either');
     is(curl($n->url('/upload/small'), body => 'x')->{status}, 201, 'PutObject');
-    ok(nothing_left(), 'leaves none');
+    ok(nothing_left($redis), 'leaves none');
 
-    $u = upload($n, 'killed-0123456789');
+    $u = upload($t, $n, 'killed-0123456789');
     kill 'KILL', $n->workers;
     ok((wait_for { !$s3->uploads } 8), 'a killed worker\'s is aborted');
-    ok((wait_for { nothing_left() } 8), 'and none is left');
+    ok((wait_for { nothing_left($redis) } 8), 'and none is left');
     $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
     ok($n->quit, 'leaves');
 };
@@ -146,14 +124,14 @@ subtest 'an entry' => sub {
 subtest 'the last of a leaving worker' => sub {
     $t->token(LEASE => '5m');
     my $n = instance();
-    my $u = upload($n, 'leaving-0123456789');
-    ok(entry($u), 'an upload');
+    my $u = upload($t, $n, 'leaving-0123456789');
+    ok(entry($redis, $u), 'an upload');
     my ($old) = $n->workers;
     ok($n->reload, 'a reload');
     ok((wait_for { grep { $_ == $old } $n->leaving_workers }), 'it leaves');
     finish($s3, $u, 'it');
     ok((wait_for { !$n->leaving_workers }), 'it has left');
-    ok((wait_for { nothing_left() } 1), 'and no key');
+    ok((wait_for { nothing_left($redis) } 1), 'and no key');
     ok($n->quit, 'leaves');
     $t->token(LEASE => '1s');
 };
@@ -163,9 +141,9 @@ subtest 'all of an nginx is killed' => sub {
     my @others = map { instance(workers => 2) } 1, 2;
     my $n = instance(workers => 2);
     my $foreign = foreign($s3, 'upload/theirs');
-    my @u = map { upload($n, "gone-0123456789-$_") } 1 .. 3;
-    my $live = upload($others[0], 'live-0123456789-x');
-    my $e = entry($u[0]);
+    my @u = map { upload($t, $n, "gone-0123456789-$_") } 1 .. 3;
+    my $live = upload($t, $others[0], 'live-0123456789-x');
+    my $e = entry($redis, $u[0]);
     my $killed = kill_all($n);
     sleep 1.7;
     is(scalar $s3->uploads, 5, 'nothing is aborted at once');
@@ -174,8 +152,9 @@ subtest 'all of an nginx is killed' => sub {
     cmp_ok(time - $killed, '>', 2.4, 'after three leases');
     is_deeply([open_keys($s3)], [$live->{key}, 'upload/theirs'],
         'not what lives, nor what is another\'s');
-    ok((wait_for { names() == 1 }), 'their entries are gone');
-    is((names())[0], entry($live)->{name}, 'that of the living stays');
+    ok((wait_for { names($redis) == 1 }), 'their entries are gone');
+    is((names($redis))[0], entry($redis, $live)->{name},
+        'that of the living stays');
     is(totals($others[0])->{orphansAborted} + totals($others[1])
         ->{orphansAborted}, 3, 'each is aborted by one');
     my $line = qr/orphaned multipart upload "\S+" is aborted, /;
@@ -186,12 +165,12 @@ subtest 'all of an nginx is killed' => sub {
 
     # the next start
     $_->quit for @others;
-    my $u = upload($n->start, 'next-0123456789ab');
+    my $u = upload($t, $n->start, 'next-0123456789ab');
     $killed = kill_all($n);
     $n->start;
     ok((wait_for { $s3->uploads == 1 } 12), 'the next start aborts as well');
     cmp_ok(time - $killed, '>', 2.4, 'after three leases');
-    ok((wait_for { nothing_left() }), 'nothing is left');
+    ok((wait_for { nothing_left($redis) }), 'nothing is left');
     $s3->abort('upload/theirs', $foreign);
     ok($n->quit, 'leaves');
 };
@@ -200,8 +179,8 @@ subtest 'all of an nginx is killed' => sub {
 subtest 'cut off from Redis' => sub {
     my $other = instance();
     my $n = instance(user => 'cut:cutpass@');
-    my $u = upload($n, 'alone-0123456789a');
-    ok(entry($u), 'an upload');
+    my $u = upload($t, $n, 'alone-0123456789a');
+    ok(entry($redis, $u), 'an upload');
     $redis->cmd(qw/ ACL SETUSER cut off /);
     $redis->cmd(qw/ CLIENT KILL USER cut /);
     for (1 .. 3) {
@@ -212,8 +191,8 @@ subtest 'cut off from Redis' => sub {
     is_deeply([open_keys($s3)], [$u->{key}], 'open');
     ok((wait_for { lines($other, qr/"\S+" lives without redis, it is left/) }),
         'the other one asked S3');
-    ok(entry($u)->{of}{boot}, 'the entry stays');
-    my $score = entry($u)->{score};
+    ok(entry($redis, $u)->{of}{boot}, 'the entry stays');
+    my $score = entry($redis, $u)->{score};
     $redis->cmd(qw/ ACL SETUSER cut on /);
     my $parts = 0;
     until (totals($n)->{redis}{up} || $parts++ == 3) {
@@ -221,8 +200,8 @@ subtest 'cut off from Redis' => sub {
         wait_for { totals($n)->{redis}{up} } 2;
     }
     ok(totals($n)->{redis}{up}, 'back again');
-    ok((wait_for { entry($u)->{score} > $score }), 'it is renewed');
+    ok((wait_for { entry($redis, $u)->{score} > $score }), 'it is renewed');
     finish($s3, $u, 'it');
-    ok((wait_for { nothing_left() }), 'nothing is left');
+    ok((wait_for { nothing_left($redis) }), 'nothing is left');
     ok($_->quit, 'leaves') for $n, $other;
 };

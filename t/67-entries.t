@@ -17,8 +17,6 @@ my $t = S3T->new;
 my $s3 = $t->s3;
 my $redis = $t->own_redis;
 
-use constant SET => 'transfer:#open';
-
 my $conf = <<'EOC';
 %%MAIN%%
 http {
@@ -48,27 +46,6 @@ $t->token(OWN => $redis->{port}, LOCATIONS => '');
 
 sub instance { $t->nginx($conf) }
 
-# An upload of which a part is stored.
-sub upload {
-    my ($n, $id) = @_;
-    my $u = begin($t->raw($n->port), '/upload/', $id, 1);
-    stored($n, $u) or die "$id: no part";
-    return $u;
-}
-
-sub names { @{$redis->cmd('ZRANGE', SET, 0, -1)} }
-
-# the entry of an upload, and when it becomes an orphan
-sub entry {
-    my ($u) = @_;
-    my ($name) = grep { /^\Q$u->{id}\E\.\d+$/ } names();
-    return if !defined $name;
-    return { name => $name, score => $redis->cmd('ZSCORE', SET, $name),
-        of => $redis->hgetall(SET . ":$name") };
-}
-
-sub nothing_left { !@{$redis->cmd('KEYS', SET . '*')} }
-
 # An entry that somebody else wrote, long overdue.
 sub write_entry {
     my ($name, %of) = @_;
@@ -82,15 +59,15 @@ my $rgw = 'http://127.0.0.1:' . $t->server('RGW_PORT');
 subtest 'Redis comes later' => sub {
     $redis->stop('KILL');
     my $n = instance();
-    my $u = upload($n, 'early-0123456789a');
+    my $u = upload($t, $n, 'early-0123456789a');
     is(status($n, $u->{id})->{state}, 'active', 'an upload without Redis');
-    my $done = upload($n, 'early-done-0123456');
+    my $done = upload($t, $n, 'early-done-0123456');
     finish($s3, $done, 'another');
     $redis->start;
-    ok((wait_for { names() } 15), 'Redis is there: so is the entry');
-    is_deeply([names()], [entry($u)->{name}], 'of what is open');
+    ok((wait_for { names($redis) } 15), 'Redis is there: so is the entry');
+    is_deeply([names($redis)], [entry($redis, $u)->{name}], 'of what is open');
     finish($s3, $u, 'it');
-    ok((wait_for { nothing_left() }), 'nothing is left');
+    ok((wait_for { nothing_left($redis) }), 'nothing is left');
     ok($n->quit, 'leaves');
 };
 
@@ -119,7 +96,7 @@ subtest 'what is left alone' => sub {
     like($told[0], qr/\[warn\].*"\Q$id\E".* its endpoint "http\S+" and bucket/,
         'by name');
     is(scalar(lines($n, qr/its text is malformed/)), 1, 'so is nonsense');
-    is(scalar names(), 23, 'the entries stay');
+    is(scalar names($redis), 23, 'the entries stay');
 
     sleep 2;
     write_entry('old-0123456789.1', %of);

@@ -15,49 +15,10 @@ use S3T::Open;
 my $t = S3T->new;
 my $s3 = $t->s3;
 
-my $conf = <<'EOC';
-%%MAIN%%
-%%SHUTDOWN%%
-http {
-    %%HTTP%%
-    s3_memory 400m;
-    s3_part_size 5m;
-    s3_window 10m;
-    s3_part_concurrency 1;
-    s3_transfer_id $arg_id;
-    s3_tries 1;
-    s3_retry_timeout 2s;
-    %%REAPER%%
-    server {
-        listen 127.0.0.1:%%PORT%% reuseport;
-        add_header X-Pid $pid always;
-        location /upload/ { %%S3%% s3_upload; }
-        %%LOCATIONS%%
-        location /status/ { s3_status list; }
-    }
-}
-EOC
-
 $t->token(REAPER => '', SHUTDOWN => '', LOCATIONS => '');
 my $works = $t->dir . '/abort-works';
 $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
 $t->allow_errors(qr/s3 (?:UploadPart|AbortMultipartUpload) failed/);
-
-# a location for each server that is scripted
-sub locations {
-    my (%fake) = @_;
-    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
-        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
-        . ' s3_upload; }' } sort keys %fake;
-}
-
-sub state_of { status($_[0], $_[1])->{state} || '' }
-
-# An upload of which a part was sent.
-sub half {
-    my ($n, $path, $id) = @_;
-    return begin($t->raw($n->port), $path, $id, 1);
-}
 
 
 # What a leaving worker cannot abort, a worker of the new configuration does.
@@ -65,12 +26,12 @@ subtest 'debts over a reload' => sub {
     my $fake = $t->fake(on => { part => { status => 403 },
         abort => [ ({ status => 500 }) x 2, {}, { status => 404 } ] });
     $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     is(curl($n->url('/fake/a?id=debt-0123456789abc'), body => body())->{status},
         502, 'refused');
     ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
     my ($old) = $n->workers;
-    my $u = half($n, '/upload/', 'holds-0123456789');
+    my $u = half($t, $n, '/upload/', 'holds-0123456789');
     ok(stored($n, $u), 'something keeps the worker');
     ok($n->reload, 'a reload');
     ok((wait_for { $fake->begun('abort') >= 3 } 8), 'aborted');
@@ -84,13 +45,13 @@ subtest 'debts over a reload' => sub {
     my $deaf = $t->fake(on => { part => { status => 403 },
         abort => { status => 500 } });
     $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
-    $n->conf($conf);
+    $n->conf($CONF);
     ok($n->reload, 'another configuration');
     is(curl($n->url('/deaf/a?id=moved-0123456789ab'), body => body())->{status},
         502, 'refused');
     ok((wait_for { $deaf->begun('abort') }), 'not aborted');
     $n->{tokens}{LOCATIONS} = '';
-    $n->conf($conf);
+    $n->conf($CONF);
     ok($n->reload, 'and another');
     my $nowhere = qr/\[warn\].*upload "fake-\S+" stays open: no location/;
     ok((wait_for { lines($n, $nowhere) } 8), 'is told of');
@@ -101,7 +62,7 @@ subtest 'debts over a reload' => sub {
     ok((wait_for { 2 == lines($n, $nowhere) } 8),
         'by the next worker as well');
     $n->{tokens}{LOCATIONS} = locations(deaf => $deaf);
-    $n->conf($conf);
+    $n->conf($CONF);
     ok($n->reload, 'the endpoint is back');
     ok((wait_for { $deaf->begun('abort') > $tries } 8), 'so are the aborts');
     ok($n->quit, 'leaves');
@@ -115,7 +76,7 @@ subtest 'another attempt while the former one is open' => sub {
     my $fake = $t->fake(on => { part => [ { status => 403 } ],
         abort => [ ({ status => 500 }) x 3, {}, { status => 404 } ] });
     $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     my $id = 'anew-0123456789ab';
     is(curl($n->url("/fake/a?id=$id"), body => body())->{status}, 502,
         'refused');
@@ -143,7 +104,7 @@ subtest 'more debts than the zone has room for' => sub {
         abort => sub { { status => -e $works ? 404 : 500 } } });
     $t->token(LOCATIONS => locations(fake => $fake),
         REAPER => 's3_transfer_zone 100k; s3_progress_log off;');
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     my $slots = totals($n)->{slots};
     cmp_ok($slots, '<', 30, "$slots slots");
     my @ids = map { sprintf 'full-0123456789-%02d', $_ } 1 .. $slots + 3;
@@ -187,13 +148,13 @@ subtest 'a zone built anew' => sub {
     my $fake = $t->fake(on => { part => [ ({ status => 403 }) x 2 ],
         abort => [ ({ status => 500 }) x 2 ] });
     $t->token(LOCATIONS => locations(fake => $fake));
-    my $n = $t->nginx($conf);
+    my $n = $t->nginx($CONF);
     # a record that owes, one that does not, a debt without a record, a live one
     is(curl($n->url("/fake/a?id=owing-0123456789$_"), body => body())
         ->{status}, 502, 'refused') for 1, 2;
     is(curl($n->url('/fake/a?id=owing-01234567892'), body => body())->{status},
         201, 'another attempt');
-    my $u = half($n, '/upload/', 'dirty-0123456789');
+    my $u = half($t, $n, '/upload/', 'dirty-0123456789');
     ok(stored($n, $u), 'an upload');
     my ($worker) = $n->workers;
     is(make_dirty($worker), 8, 'marked');

@@ -13,16 +13,50 @@ use Test::More ();
 
 use S3T;
 
-our @EXPORT = qw/ begin body feed finish foreign lines on_worker open_keys
-    status stored totals /;
+our @EXPORT = qw/ $CONF SET begin body entry feed finish foreign half lines
+    locations names nothing_left on_worker open_keys state_of status stored
+    totals upload /;
 
 use constant PART => 5 * MB;
+
+# for locations() and s3_reaper; a killed worker's successor is known by X-Pid
+our $CONF = <<'EOC';
+%%MAIN%%
+%%SHUTDOWN%%
+http {
+    %%HTTP%%
+    s3_memory 400m;
+    s3_part_size 5m;
+    s3_window 10m;
+    s3_part_concurrency 1;
+    s3_transfer_id $arg_id;
+    s3_tries 1;
+    s3_retry_timeout 2s;
+    %%REAPER%%
+    server {
+        listen 127.0.0.1:%%PORT%% reuseport;
+        add_header X-Pid $pid always;
+        location /upload/ { %%S3%% s3_upload; }
+        %%LOCATIONS%%
+        location /status/ { s3_status list; }
+    }
+}
+EOC
 
 my $body;
 sub body { $body ||= read_file(data(8 * PART)->{path}) }
 
 sub status { curl($_[0]->url("/status/$_[1]"))->{json} || {} }
 sub totals { status($_[0], '')->{totals} }
+sub state_of { status($_[0], $_[1])->{state} || '' }
+
+# a location for each server that is scripted
+sub locations {
+    my (%fake) = @_;
+    return join "\n", map { "location /$_/ { s3_endpoint " . $fake{$_}->url
+        . '; s3_bucket bucket; s3_credentials static testaccess testsecret;'
+        . ' s3_upload; }' } sort keys %fake;
+}
 
 # lines of the error log
 sub lines {
@@ -55,6 +89,13 @@ sub begin {
         . length(body()) . "\r\n\r\n");
     feed($u, $parts * PART + 1000);
     return $u;
+}
+
+# An upload of which a part was sent, by a worker if that is given.
+sub half {
+    my ($t, $n, $path, $id, $pid) = @_;
+    return begin($pid ? on_worker($t, $n, $pid) : $t->raw($n->port), $path,
+        $id, 1);
 }
 
 sub feed {
@@ -92,5 +133,31 @@ sub foreign {
     die "foreign: $r->{status}" if $r->{status} != 200;
     return $id;
 }
+
+# An upload of which a part is stored.
+sub upload {
+    my ($t, $n, $id) = @_;
+    my $u = half($t, $n, '/upload/', $id);
+    stored($n, $u) or die "$id: no part";
+    return $u;
+}
+
+
+# Entries of open uploads, in a Redis with the default prefix.
+
+use constant SET => 'transfer:#open';
+
+sub names { @{$_[0]->cmd('ZRANGE', SET, 0, -1)} }
+
+# the entry of an upload, and when it becomes an orphan
+sub entry {
+    my ($redis, $u) = @_;
+    my ($name) = grep { /^\Q$u->{id}\E\.\d+$/ } names($redis);
+    return if !defined $name;
+    return { name => $name, score => $redis->cmd('ZSCORE', SET, $name),
+        of => $redis->hgetall(SET . ":$name") };
+}
+
+sub nothing_left { !@{$_[0]->cmd('KEYS', SET . '*')} }
 
 1;
