@@ -466,7 +466,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     return ngx_http_s3_init_transfer(cf,
                  ngx_http_conf_get_module_main_conf(cf,
                                                  ngx_http_s3_transfer_module),
-                 conf);
+                 conf, "s3_upload", conf->upload_key);
 }
 
 

@@ -90,7 +90,7 @@ typedef struct {
     ngx_http_complex_value_t    *upload_key;     /* NULL: $uri */
     ngx_http_s3_status_conf_t   *status;
 
-    ngx_s3_transfer_conf_t      *transfer;       /* of an upload location */
+    ngx_s3_transfer_conf_t      *transfer;       /* of a location with a door */
 } ngx_http_s3_loc_conf_t;
 
 
@@ -147,7 +147,8 @@ char *ngx_http_s3_set_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_reaper(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
-    ngx_http_s3_loc_conf_t *conf);
+    ngx_http_s3_loc_conf_t *conf, const char *directive,
+    ngx_http_complex_value_t *key);
 ngx_int_t ngx_http_s3_status_content(ngx_http_request_t *r);
 
 

@@ -11,6 +11,7 @@
 #include <ngx_core.h>
 
 #include "s3_record.h"
+#include "s3_tee.h"
 #include "s3_xml.h"
 
 
@@ -45,6 +46,8 @@ typedef struct {
     ngx_atomic_t             orphans;            /* aborted for the dead */
     ngx_atomic_t             aborts_waiting;     /* gauge */
     ngx_atomic_t             memory_used;
+    ngx_atomic_t             tee_captured;       /* responses */
+    ngx_atomic_t             tee[S3_TEE_N];      /* not captured, or dropped */
     ngx_s3_store_counters_t  redis;
     ngx_s3_store_counters_t  dynamodb;
 } ngx_s3_counters_t;
