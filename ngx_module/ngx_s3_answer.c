@@ -83,6 +83,7 @@ ngx_s3_answer_none(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     switch (rq->error) {
 
     case NGX_S3_E_CERTIFICATE:
+    case NGX_S3_E_REFUSED:
 
         /* it will not be another one soon */
 
@@ -268,6 +269,7 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
         return ngx_s3_answer_list(call, rq, xml);
 
     case NGX_S3_ABORT:
+    case NGX_S3_GET:
         break;
     }
 
