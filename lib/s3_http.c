@@ -453,6 +453,7 @@ s3_http_head_end(s3_http_t *h)
 
     } else if (h->content_length == -1) {
         h->state = S3_HTTP_CLOSE;
+        h->close_delimited = 1;
         h->keepalive = 0;
 
     } else {

@@ -57,10 +57,9 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    ngx_str_t                         *value;
-    ngx_http_s3_main_conf_t           *mcf;
-    ngx_http_core_loc_conf_t          *clcf;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_str_t                 *value;
+    ngx_http_s3_main_conf_t   *mcf;
+    ngx_http_core_loc_conf_t  *clcf;
 
     if (lcf->upload) {
         return "is duplicate";
@@ -77,18 +76,8 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     value = cf->args->elts;
 
     if (cf->args->nelts == 2) {
-        lcf->upload_key = ngx_pcalloc(cf->pool,
-                                      sizeof(ngx_http_complex_value_t));
+        lcf->upload_key = ngx_http_s3_compile(cf, &value[1]);
         if (lcf->upload_key == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-        ccv.cf = cf;
-        ccv.value = &value[1];
-        ccv.complex_value = lcf->upload_key;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
     }
@@ -102,6 +91,30 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     clcf->handler = ngx_http_s3_upload_handler;
 
     return NGX_CONF_OK;
+}
+
+
+/* a value with variables, NULL: it was logged what is wrong */
+
+ngx_http_complex_value_t *
+ngx_http_s3_compile(ngx_conf_t *cf, ngx_str_t *value)
+{
+    ngx_http_compile_complex_value_t   ccv;
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = value;
+    ccv.complex_value = ngx_pcalloc(cf->pool,
+                                    sizeof(ngx_http_complex_value_t));
+
+    if (ccv.complex_value == NULL
+        || ngx_http_compile_complex_value(&ccv) != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return ccv.complex_value;
 }
 
 

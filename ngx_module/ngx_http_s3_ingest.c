@@ -176,7 +176,7 @@ ngx_http_s3_ingest_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ctx = ngx_http_s3_create_ctx(r);
     cln = ngx_http_cleanup_add(r, 0);
 
-    if (ctx == NULL || cln == NULL) {
+    if (ctx == NULL || cln == NULL || ngx_http_s3_ctx_room(ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -218,13 +218,13 @@ ngx_http_s3_ingest_accepted(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     }
 
     location.data = p;
-    location.len = ngx_sprintf(p, "%V%s", status, ctx->record.id) - p;
+    location.len = ngx_sprintf(p, "%V%s", status, ctx->record->id) - p;
 
     if (ngx_http_s3_add_header(r, "Location", &location) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_s3_send_record(r, NGX_HTTP_ACCEPTED, &ctx->record);
+    return ngx_http_s3_send_record(r, NGX_HTTP_ACCEPTED, ctx->record);
 }
 
 
@@ -268,7 +268,7 @@ ngx_http_s3_ingest_done(void *data, ngx_s3_result_t *result,
 
     ngx_http_set_log_request(c->log, r);
 
-    ctx->record = *record;
+    *ctx->record = record;
     ctx->recorded = 1;
     ctx->pull = NULL;
 
@@ -276,7 +276,7 @@ ngx_http_s3_ingest_done(void *data, ngx_s3_result_t *result,
 
     /* where it came from another location, the client knows no $uri */
 
-    rc = ngx_http_s3_send_result(r, result, &ctx->record,
+    rc = ngx_http_s3_send_result(r, result, ctx->record,
                                  conf->ingest.door->key == NULL
                                  && !r->internal);
 
@@ -302,7 +302,7 @@ ngx_http_s3_ingest_cleanup(void *data)
     }
 
     ctx->pull = NULL;
-    ctx->record = *ngx_s3_pull_record(p);
+    *ctx->record = ngx_s3_pull_record(p);
     ctx->recorded = 1;
 
     ngx_s3_pull_leave(p);

@@ -145,7 +145,7 @@ ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ctx = ngx_http_s3_create_ctx(r);
     cln = ngx_http_cleanup_add(r, 0);
 
-    if (ctx == NULL || cln == NULL) {
+    if (ctx == NULL || cln == NULL || ngx_http_s3_ctx_room(ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -214,7 +214,7 @@ ngx_http_s3_upload_leave(ngx_http_s3_ctx_t *ctx, const char *reason)
 
     ngx_s3_transfer_abort(t, 0, reason);
 
-    ctx->record = t->progress.record;
+    *ctx->record = t->progress.record;
     ctx->recorded = 1;
 }
 
@@ -250,7 +250,7 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
 
     result = ctx->transfer->result;
 
-    ctx->record = ctx->transfer->progress.record;
+    *ctx->record = ctx->transfer->progress.record;
     ctx->recorded = 1;
     ctx->transfer = NULL;
 
@@ -684,6 +684,6 @@ ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
 
     conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
 
-    return ngx_http_s3_send_result(r, result, &ctx->record,
+    return ngx_http_s3_send_result(r, result, ctx->record,
                                    conf->upload_key == NULL);
 }

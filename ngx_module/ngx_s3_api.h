@@ -183,10 +183,11 @@ typedef struct {
     ngx_array_t           *fields;   /* of s3_field_t: Range, If-Match, ...; or
                                         NULL. May differ from try to try */
 
-    /* the result of ngx_s3_get_judge() */
+    /* the result of ngx_s3_get_judge(), or of a head that was declined */
     char                   code[128];        /* S3's error code, else "" */
     char                   cause[512];       /* status, code and text, or why no
                                                 answer came; no secret */
+    s3_retry_e             class;            /* for s3_retry_delay() */
     ngx_msec_t             retry_after;      /* ms, where S3 sent it, else 0 */
 
     /* private */
@@ -199,8 +200,8 @@ typedef struct {
  * region as far as it is known, the present keys. *head is for rq->head and
  * holds key material, *host for rq->host; rq->endpoint is the target's. Counts
  * a request in the target's counters. NGX_OK; NGX_DECLINED: no other try would
- * change it (cause: no keys, a field that must not be sent); NGX_ERROR: no
- * memory.
+ * change it (no keys, a field that must not be sent), code and cause are set;
+ * NGX_ERROR: no memory.
  */
 ngx_int_t ngx_s3_get_head(ngx_s3_get_t *get, ngx_pool_t *pool,
     ngx_str_t *head, ngx_str_t *host);

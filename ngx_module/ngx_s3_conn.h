@@ -65,8 +65,9 @@ typedef struct {
 
 typedef struct ngx_s3_endpoint_s  ngx_s3_endpoint_t;
 
-/* NGX_OK: sa may be connected to; else the reason (NGX_S3_REASON bytes,
-   ngx_s3_reason() writes it) says why not. Called for each address. */
+/* NGX_OK: sa may be connected to; else the reason says why not: NGX_S3_REASON
+   bytes, which already name address and host, and which ngx_s3_reason() may
+   write anew. Called for each address before the first connect. */
 typedef ngx_int_t (*ngx_s3_allow_pt)(ngx_s3_endpoint_t *endpoint,
     struct sockaddr *sa, char *reason);
 
@@ -95,8 +96,7 @@ struct ngx_s3_endpoint_s {
     ngx_msec_t       keepalive_timeout;
     ngx_uint_t       keepalive;      /* idle connections a worker */
 
-    ngx_s3_allow_pt  allow;          /* asked before each connect; NULL: all
-                                        addresses are good */
+    ngx_s3_allow_pt  allow;          /* which addresses; NULL: all */
     void            *allow_data;     /* the caller's, for allow */
 
     /* the worker's, private to ngx_s3_conn.c */
@@ -170,7 +170,8 @@ void ngx_s3_conn_close(ngx_s3_conn_t *sc);
    closes it when the pool is full or the worker is leaving. sc is gone. */
 void ngx_s3_conn_keep(ngx_s3_conn_t *sc);
 
-/* For exit_process: closes what is idle. */
+/* For exit_process: closes what is idle and forgets TLS sessions, which those
+   that were derived from it have shared. */
 void ngx_s3_endpoint_close_idle(ngx_s3_endpoint_t *endpoint);
 
 
