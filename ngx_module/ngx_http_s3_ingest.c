@@ -268,7 +268,7 @@ ngx_http_s3_ingest_done(void *data, ngx_s3_result_t *result,
 
     ngx_http_set_log_request(c->log, r);
 
-    *ctx->record = record;
+    *ctx->record = *record;
     ctx->recorded = 1;
     ctx->pull = NULL;
 
@@ -302,7 +302,7 @@ ngx_http_s3_ingest_cleanup(void *data)
     }
 
     ctx->pull = NULL;
-    *ctx->record = ngx_s3_pull_record(p);
+    *ctx->record = *ngx_s3_pull_record(p);
     ctx->recorded = 1;
 
     ngx_s3_pull_leave(p);
