@@ -123,7 +123,7 @@ sub wait {
     if (!defined $s->{status} && !$s->_reap($s->{timeout} + 10)) {
         $s->kill;
     }
-    return {
+    return $s->{response} ||= {
         $s->{digest} ? _digest("$s->{base}.body") : (),
         %{_response($s->{base}, $s->{status})},
     };
