@@ -21,6 +21,13 @@ ngx_int_t ngx_http_s3_spec(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
     ngx_http_s3_refusal_t *refusal);
 
+/* The same for the body of an answer: key is the door's, NULL: $uri; what the
+   request says of its own body and of conditions does not count. spec->headers
+   are the configured ones, total is -1. */
+ngx_int_t ngx_http_s3_spec_download(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_http_complex_value_t *key,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
+
 /* the value of a request header, NULL: none; name in lower case */
 ngx_str_t *ngx_http_s3_request_header(ngx_http_request_t *r, const char *name);
 

@@ -3,7 +3,7 @@
 #include <ngx_http.h>
 
 #include "ngx_http_s3_reply.h"
-#include "ngx_http_s3_status.h"
+#include "ngx_http_s3_transfer_module.h"
 
 
 #define NGX_HTTP_S3_STATUS_PATIENCE  1000    /* ms, with a record at hand */
@@ -60,10 +60,9 @@ static ngx_int_t ngx_http_s3_status_unknown(ngx_http_request_t *r,
 char *
 ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
 {
-    ngx_str_t                         *value, s;
-    ngx_uint_t                         i;
-    ngx_http_core_loc_conf_t          *clcf;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_str_t                 *value, s;
+    ngx_uint_t                 i;
+    ngx_http_core_loc_conf_t  *clcf;
 
     value = cf->args->elts;
 
@@ -94,18 +93,8 @@ ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
             s.data = value[i].data + 3;
             s.len = value[i].len - 3;
 
-            sc->id = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+            sc->id = ngx_http_s3_compile(cf, &s);
             if (sc->id == NULL) {
-                return NGX_CONF_ERROR;
-            }
-
-            ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-            ccv.cf = cf;
-            ccv.value = &s;
-            ccv.complex_value = sc->id;
-
-            if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
                 return NGX_CONF_ERROR;
             }
 

@@ -1,6 +1,7 @@
 #include "ngx_http_s3_transfer_module.h"
 
 
+static ngx_int_t ngx_http_s3_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_s3_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf);
 static void ngx_http_s3_init_ttl(ngx_s3_stores_t *stores);
@@ -45,6 +46,27 @@ static ngx_conf_enum_t  ngx_http_s3_signature[] = {
 static ngx_conf_enum_t  ngx_http_s3_checksums[] = {
     { ngx_string("off"), NGX_HTTP_S3_CHECKSUM_OFF },
     { ngx_string("crc32"), NGX_HTTP_S3_CHECKSUM_CRC32 },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_http_s3_tee_overruns[] = {
+    { ngx_string("drop"), NGX_HTTP_S3_TEE_DROP },
+    { ngx_string("wait"), NGX_HTTP_S3_TEE_WAIT },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_http_s3_tee_aborts[] = {
+    { ngx_string("continue"), NGX_HTTP_S3_TEE_CONTINUE },
+    { ngx_string("abort"), NGX_HTTP_S3_TEE_ABORT },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_bitmask_t  ngx_http_s3_tee_headers[] = {
+    { ngx_string("Set-Cookie"), NGX_HTTP_S3_TEE_SET_COOKIE },
+    { ngx_string("Cache-Control"), NGX_HTTP_S3_TEE_CACHE_CONTROL },
     { ngx_null_string, 0 }
 };
 
@@ -127,6 +149,36 @@ static ngx_command_t  ngx_http_s3_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
+
+    ngx_http_s3_any("s3_tee", NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+                    ngx_http_s3_set_tee, tee, NULL),
+
+    ngx_http_s3_any("s3_tee_on_overrun", NGX_CONF_TAKE1,
+                    ngx_conf_set_enum_slot, tee.on_overrun,
+                    ngx_http_s3_tee_overruns),
+
+    ngx_http_s3_any("s3_tee_client_abort", NGX_CONF_TAKE1,
+                    ngx_conf_set_enum_slot, tee.client_abort,
+                    ngx_http_s3_tee_aborts),
+
+    ngx_http_s3_any("s3_tee_ignore_headers", NGX_CONF_1MORE,
+                    ngx_conf_set_bitmask_slot, tee.ignore_headers,
+                    ngx_http_s3_tee_headers),
+
+    ngx_http_s3_any("s3_tee_close_delimited", NGX_CONF_FLAG,
+                    ngx_conf_set_flag_slot, tee.close_delimited, NULL),
+
+    ngx_http_s3_any("s3_tee_status", NGX_CONF_1MORE,
+                    ngx_http_s3_set_tee_status, tee.status, NULL),
+
+    ngx_http_s3_any("s3_tee_min_size", NGX_CONF_TAKE1, ngx_conf_set_off_slot,
+                    tee.min_size, NULL),
+
+    ngx_http_s3_any("s3_tee_max_size", NGX_CONF_TAKE1, ngx_conf_set_off_slot,
+                    tee.max_size, NULL),
+
+    ngx_http_s3_any("s3_tee_if", NGX_CONF_TAKE1,
+                    ngx_http_set_complex_value_slot, tee.condition, NULL),
 
     ngx_http_s3_any("s3_endpoint", NGX_CONF_TAKE1, ngx_conf_set_str_slot,
                     endpoint, NULL),
@@ -233,7 +285,7 @@ static ngx_command_t  ngx_http_s3_commands[] = {
 
 static ngx_http_module_t  ngx_http_s3_transfer_module_ctx = {
     ngx_http_s3_add_variables,             /* preconfiguration */
-    NULL,                                  /* postconfiguration */
+    ngx_http_s3_postconfiguration,         /* postconfiguration */
 
     ngx_http_s3_create_main_conf,          /* create main configuration */
     ngx_http_s3_init_main_conf,            /* init main configuration */
@@ -260,6 +312,17 @@ ngx_module_t  ngx_http_s3_transfer_module = {
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
+
+
+static ngx_int_t
+ngx_http_s3_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_http_s3_main_conf_t  *mcf;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+
+    return mcf->tee ? ngx_http_s3_tee_init(cf) : NGX_OK;
+}
 
 
 static void *
@@ -377,6 +440,8 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->gate_set = NGX_CONF_UNSET;
     conf->progress_log = NGX_CONF_UNSET_UINT;
 
+    ngx_http_s3_tee_create_conf(&conf->tee);
+
     conf->connect_timeout = NGX_CONF_UNSET_MSEC;
     conf->send_timeout = NGX_CONF_UNSET_MSEC;
     conf->read_timeout = NGX_CONF_UNSET_MSEC;
@@ -400,6 +465,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_s3_loc_conf_t *prev = parent;
     ngx_http_s3_loc_conf_t *conf = child;
 
+    ngx_http_s3_main_conf_t   *mcf;
     ngx_http_core_loc_conf_t  *clcf;
 
     ngx_conf_merge_uint_value(conf->addressing, prev->addressing,
@@ -459,14 +525,32 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         }
     }
 
-    if (!conf->upload) {
-        return NGX_CONF_OK;
+    ngx_http_s3_tee_merge_conf(&prev->tee, &conf->tee);
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+
+    if (conf->upload || conf->status) {
+
+        /* our own answers */
+
+        conf->tee.on = 0;
     }
 
-    return ngx_http_s3_init_transfer(cf,
-                 ngx_http_conf_get_module_main_conf(cf,
-                                                 ngx_http_s3_transfer_module),
-                 conf);
+    if (conf->tee.on) {
+        ngx_http_s3_tee_warn(cf, &conf->tee, &mcf->tee_warned);
+    }
+
+    if (conf->upload) {
+        return ngx_http_s3_init_transfer(cf, mcf, conf, "s3_upload",
+                                         conf->upload_key);
+    }
+
+    if (conf->tee.on) {
+        return ngx_http_s3_init_transfer(cf, mcf, conf, "s3_tee",
+                                         conf->tee.key);
+    }
+
+    return NGX_CONF_OK;
 }
 
 

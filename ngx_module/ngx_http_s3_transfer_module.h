@@ -10,6 +10,7 @@
 #include <ngx_http.h>
 
 #include "ngx_http_s3_status.h"
+#include "ngx_http_s3_tee.h"
 #include "ngx_s3_transfer.h"
 
 
@@ -30,7 +31,9 @@ typedef struct {
                                                     locations */
     ngx_s3_credentials_t        *dynamodb_credentials;
     ngx_str_t                    dynamodb_credentials_missing;
+    ngx_uint_t                   tee_warned;
     unsigned                     used:1; /* some location needs the zone */
+    unsigned                     tee:1;  /* some has s3_tee */
 } ngx_http_s3_main_conf_t;
 
 
@@ -89,8 +92,9 @@ typedef struct {
     ngx_flag_t                   upload;
     ngx_http_complex_value_t    *upload_key;     /* NULL: $uri */
     ngx_http_s3_status_conf_t   *status;
+    ngx_http_s3_tee_conf_t       tee;
 
-    ngx_s3_transfer_conf_t      *transfer;       /* of an upload location */
+    ngx_s3_transfer_conf_t      *transfer;       /* of a location with a door */
 } ngx_http_s3_loc_conf_t;
 
 
@@ -99,8 +103,9 @@ typedef struct {
 typedef struct {
     ngx_http_request_t          *request;
     ngx_s3_transfer_t           *transfer;       /* NULL: not begun or ended */
-    s3_record_t                  record;         /* the last one, for the
-                                                    variables */
+    s3_record_t                 *record;         /* the last one, for the
+                                                    variables; NULL: none */
+    ngx_http_s3_tee_t           *tee;            /* NULL: no s3_tee here */
     ngx_chain_t                 *bufs;   /* the rest of a body that nginx had
                                             before, see shared */
     ngx_buf_t                   *file_buf;       /* a piece of a body in a
@@ -109,7 +114,7 @@ typedef struct {
     unsigned                     shared:1;       /* the body stays for others:
                                                     a mirror, an error_page */
     unsigned                     paused:1;       /* S3 holds the client back */
-    unsigned                     recorded:1;     /* record is valid */
+    unsigned                     recorded:1;     /* *record is valid */
 } ngx_http_s3_ctx_t;
 
 
@@ -125,9 +130,13 @@ ngx_int_t ngx_http_s3_add_variables(ngx_conf_t *cf);
 ngx_http_s3_ctx_t *ngx_http_s3_get_ctx(ngx_http_request_t *r);
 /* a new context that survives internal redirects */
 ngx_http_s3_ctx_t *ngx_http_s3_create_ctx(ngx_http_request_t *r);
+/* room for its record; before there is a transfer. NGX_ERROR: no memory */
+ngx_int_t ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx);
 
 /* ngx_http_s3_conf.c, ngx_http_s3_reaper_conf.c: setters of directives, and
    what a location needs */
+ngx_http_complex_value_t *ngx_http_s3_compile(ngx_conf_t *cf,
+    ngx_str_t *value);
 char *ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_size(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -147,7 +156,8 @@ char *ngx_http_s3_set_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_reaper(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
-    ngx_http_s3_loc_conf_t *conf);
+    ngx_http_s3_loc_conf_t *conf, const char *directive,
+    ngx_http_complex_value_t *key);
 ngx_int_t ngx_http_s3_status_content(ngx_http_request_t *r);
 
 

@@ -147,7 +147,7 @@ ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ctx = ngx_http_s3_create_ctx(r);
     cln = ngx_http_cleanup_add(r, 0);
 
-    if (ctx == NULL || cln == NULL) {
+    if (ctx == NULL || cln == NULL || ngx_http_s3_ctx_room(ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -216,7 +216,7 @@ ngx_http_s3_upload_leave(ngx_http_s3_ctx_t *ctx, const char *reason)
 
     ngx_s3_transfer_abort(t, 0, reason);
 
-    ctx->record = t->progress.record;
+    *ctx->record = t->progress.record;
     ctx->recorded = 1;
 }
 
@@ -252,7 +252,7 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
 
     result = ctx->transfer->result;
 
-    ctx->record = ctx->transfer->progress.record;
+    *ctx->record = ctx->transfer->progress.record;
     ctx->recorded = 1;
     ctx->transfer = NULL;
 
@@ -708,7 +708,7 @@ ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
         }
     }
 
-    id.data = (u_char *) ctx->record.id;
+    id.data = (u_char *) ctx->record->id;
     id.len = ngx_strlen(id.data);
 
     if (ngx_http_s3_set_header(r, "X-Transfer-Id", &id) != NGX_OK) {
@@ -736,16 +736,16 @@ ngx_http_s3_upload_created(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 
     s3_buf_init(&b, json.data, S3_RECORD_JSON_MAX);
 
-    if (s3_record_json(&ctx->record, &b) != S3_OK) {
+    if (s3_record_json(ctx->record, &b) != S3_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     json.len = b.pos - b.start;
 
-    id.data = (u_char *) ctx->record.id;
+    id.data = (u_char *) ctx->record->id;
     id.len = ngx_strlen(id.data);
 
-    etag.data = (u_char *) ctx->record.etag;
+    etag.data = (u_char *) ctx->record->etag;
     etag.len = ngx_strlen(etag.data);
 
     if (ngx_http_s3_set_header(r, "X-Transfer-Id", &id) != NGX_OK

@@ -1,0 +1,91 @@
+/*
+ * The door of downloads that are served: a copy of a response's body goes to
+ * S3 as it passes.
+ */
+
+#ifndef NGX_HTTP_S3_TEE_H
+#define NGX_HTTP_S3_TEE_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "s3_tee.h"
+
+
+#define NGX_HTTP_S3_TEE_DROP           0
+#define NGX_HTTP_S3_TEE_WAIT           1
+
+#define NGX_HTTP_S3_TEE_ABORT          0
+#define NGX_HTTP_S3_TEE_CONTINUE       1
+
+#define NGX_HTTP_S3_TEE_SET_COOKIE     0x0002
+#define NGX_HTTP_S3_TEE_CACHE_CONTROL  0x0004
+
+
+/* of a location */
+
+typedef struct {
+    ngx_flag_t                 on;
+    ngx_http_complex_value_t  *key;          /* NULL: $uri */
+    ngx_uint_t                 on_overrun;
+    ngx_uint_t                 client_abort;
+    ngx_uint_t                 ignore_headers;
+    ngx_flag_t                 close_delimited;
+    ngx_array_t               *status;       /* of ngx_uint_t, NULL: 200 */
+    off_t                      min_size;     /* bytes */
+    off_t                      max_size;     /* bytes, 0: no limit */
+    ngx_http_complex_value_t  *condition;    /* NULL: none */
+} ngx_http_s3_tee_conf_t;
+
+
+typedef enum {
+    NGX_HTTP_S3_TEE_NONE = 0,
+    NGX_HTTP_S3_TEE_CAPTURING,
+    NGX_HTTP_S3_TEE_CAPTURED,        /* the whole body is in the transfer */
+    NGX_HTTP_S3_TEE_NOT              /* see reason */
+} ngx_http_s3_tee_state_e;
+
+
+/* of a request */
+
+typedef struct {
+    ngx_http_s3_tee_state_e  state;
+    s3_tee_reason_e          reason;
+    off_t                    length; /* announced, -1: not */
+    off_t                    count;  /* bytes that came */
+    ngx_chain_t             *held;   /* came, but neither copied nor passed */
+    ngx_chain_t            **last_held;
+    u_char                  *pos;    /* in held's first buffer: what is to be
+                                        copied next; NULL: all of it */
+    ngx_chain_t             *passed; /* passed, but not yet sent */
+    ngx_event_t              patience;
+    unsigned                 ready:1;        /* the transfer takes bytes */
+    unsigned                 whole:1;        /* the last buffer came */
+    unsigned                 goes_on:1;      /* though the client has left */
+    unsigned                 deaf:1;         /* it has, and so it does */
+} ngx_http_s3_tee_t;
+
+
+/* ngx_http_s3_tee.c */
+ngx_int_t ngx_http_s3_tee_init(ngx_conf_t *cf);
+
+/* ngx_http_s3_tee_judge.c: NGX_OK: the response is to be captured;
+   NGX_DECLINED: *reason says why not; NGX_ERROR */
+ngx_int_t ngx_http_s3_tee_judge(ngx_http_request_t *r,
+    ngx_http_s3_tee_conf_t *conf, s3_tee_reason_e *reason);
+
+/* ngx_http_s3_tee_conf.c */
+char *ngx_http_s3_set_tee(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_tee_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_http_s3_tee_create_conf(ngx_http_s3_tee_conf_t *conf);
+void ngx_http_s3_tee_merge_conf(ngx_http_s3_tee_conf_t *prev,
+    ngx_http_s3_tee_conf_t *conf);
+/* "wait" is of little use where nginx puts into a file what a slow client
+   leaves; said once. */
+void ngx_http_s3_tee_warn(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf,
+    ngx_uint_t *warned);
+
+
+#endif /* NGX_HTTP_S3_TEE_H */
