@@ -353,9 +353,15 @@ ngx_http_s3_tee_own_fields(ngx_http_request_t *r, ngx_array_t *headers,
 }
 
 
+/* once: where a filter turns the answer into an error, that is judged, too */
+
 static void
 ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason)
 {
+    if (ctx->tee->state == NGX_HTTP_S3_TEE_NOT) {
+        return;
+    }
+
     ctx->tee->state = NGX_HTTP_S3_TEE_NOT;
     ctx->tee->reason = reason;
 
@@ -455,6 +461,10 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
     } else if (conf->tee.max_size && tee->count > conf->tee.max_size) {
         ngx_http_s3_tee_drop(ctx, S3_TEE_SIZE,
                              "the response is larger than s3_tee_max_size");
+
+    } else if (tee->whole && tee->count < conf->tee.min_size) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_SIZE,
+                             "the response is smaller than s3_tee_min_size");
     }
 }
 

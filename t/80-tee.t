@@ -73,8 +73,10 @@ my %unknown = map { $_ => 1 } qw/ chunked chunked-unbuffered php
 
 my $locations = join "\n", map {
     my $name = $_;
+    # ("rewrite" changes $uri)
+    my $key = $name eq 'length' ? ' tee/length$uri' : '';
     map { "location /$_/$name/ { $source{$name}"
-        . ($_ eq 'tee' ? ' s3_tee;' : '') . ' }' } qw/ tee bare /;
+        . ($_ eq 'tee' ? " s3_tee$key;" : '') . ' }' } qw/ tee bare /;
 } sort keys %source;
 
 $t->token(LOCATIONS => $locations, LOG => $LOG, NODE => $node,
@@ -230,8 +232,8 @@ for my $size (0, 1, PART - 1, PART, PART + 1) {
             next if $size != 1 && $size != PART;
             is($record->{partsStored}, 1, "$name: a part");
             my $bare = start("/bare/$name$path")->wait;
-            is_deeply(head_of($r), head_of($bare, 'accept-ranges'),
-                "$name: the head is that without s3_tee, but for ranges");
+            is_deeply(head_of($r), head_of($bare),
+                "$name: the head is that without s3_tee");
         }
     };
     $s3->delete("tee/$_$path") for keys %source;
@@ -527,7 +529,6 @@ subtest 'in the end' => sub {
     is($totals->{memoryUsed}, 0, 'no memory is in use');
     is($totals->{completed}, $totals->{started}, 'all were completed');
     is($totals->{tee}{captured}, $totals->{completed}, 'captured');
-    is($totals->{tee}{dropped}, 0, 'none was dropped');
     is_deeply([grep { $_ } values %{$totals->{tee}{notCaptured}}], [],
         'none was not captured');
 };

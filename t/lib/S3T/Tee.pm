@@ -14,9 +14,13 @@ use S3T;
 our @EXPORT = qw/ $LOG head_of id is_final is_stored logged not_captured
     record totals /;
 
-# in http { }; %%DIR%%/tee.log
+# in http { }; %%DIR%%/tee.log. (Arguments do not survive an error_page.)
 our $LOG = <<'EOC';
-    log_format tee "$arg_id $status $s3_tee_status $s3_transfer_state $s3_key"
+    map $request_uri $asked {
+        default -;
+        "~[?&]id=(?<id>[-\w]+)" $id;
+    }
+    log_format tee "$asked $status $s3_tee_status $s3_transfer_state $s3_key"
         " $body_bytes_sent";
     access_log %%DIR%%/tee.log tee;
 EOC
@@ -81,9 +85,9 @@ sub is_stored {
 
 # The fields of an answer that must be those of one without s3_tee.
 sub head_of {
-    my ($r, @but) = @_;
+    my ($r) = @_;
     my %head = (%{$r->{headers}}, status => $r->{status});
-    delete @head{'date', @but};
+    delete $head{date};
     return \%head;
 }
 
