@@ -1,5 +1,7 @@
 #include "ngx_s3_multipart.h"
 
+#include "ngx_s3_kept.h"
+
 
 #define NGX_S3_TRANSFER_RETRY  5000      /* ms, to a client that comes too
                                             early */
@@ -15,8 +17,6 @@ static ngx_s3_transfer_t *ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf,
     ngx_log_t *from);
 static ngx_int_t ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t,
     ngx_s3_transfer_spec_t *spec);
-static ngx_int_t ngx_s3_transfer_copy_fields(ngx_pool_t *pool,
-    ngx_array_t *from, ngx_array_t **to);
 static ngx_int_t ngx_s3_transfer_plan(ngx_s3_transfer_t *t, int64_t total,
     ngx_s3_result_t *result);
 static ngx_int_t ngx_s3_transfer_open(ngx_s3_transfer_t *t,
@@ -171,19 +171,16 @@ ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
         return NGX_ERROR;
     }
 
-    if (ngx_s3_transfer_copy_fields(t->pool, spec->headers, &t->headers)
-        != NGX_OK)
-    {
+    if (ngx_s3_fields_copy(t->pool, spec->headers, &t->headers) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    return ngx_s3_transfer_copy_fields(t->pool, spec->conditions,
-                                       &t->conditions);
+    return ngx_s3_fields_copy(t->pool, spec->conditions, &t->conditions);
 }
 
 
-static ngx_int_t
-ngx_s3_transfer_copy_fields(ngx_pool_t *pool, ngx_array_t *from,
+ngx_int_t
+ngx_s3_fields_copy(ngx_pool_t *pool, ngx_array_t *from,
     ngx_array_t **to)
 {
     u_char      *p;
@@ -215,6 +212,27 @@ ngx_s3_transfer_copy_fields(ngx_pool_t *pool, ngx_array_t *from,
         dst->value.len = src[i].value.len;
         dst->value.data = p;
         ngx_memcpy(p, src[i].value.data, src[i].value.len);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_s3_transfer_keep(ngx_s3_transfer_t *t, ngx_array_t *fields)
+{
+    ngx_uint_t   i, fixed;
+    s3_field_t  *f;
+
+    f = fields->elts;
+    fixed = t->headers->nelts;
+
+    for (i = 0; i < fields->nelts; i++) {
+        if (ngx_s3_keep(t->pool, t->headers, fixed, f[i].name, f[i].value)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
     }
 
     return NGX_OK;
@@ -649,7 +667,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
                   t->conf->pool->reserved, t->conf->pool->limit);
 
     ngx_s3_result_set(&result, 503, "SlowDown",
-                      "there was no memory for the upload within "
+                      "there was no memory for the transfer within "
                       "s3_queue_timeout");
 
     ngx_s3_transfer_fail(t, &result);
