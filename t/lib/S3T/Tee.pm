@@ -25,8 +25,10 @@ our $LOG = <<'EOC';
     access_log %%DIR%%/tee.log tee;
 EOC
 
-# an id that nginx takes, from a name
-sub id { return $_[0] =~ s/\W+/-/gr . '-0123456789abcdef' }
+# An id that nginx takes, from a name; another one in each run, since DynamoDB
+# outlives it.
+my $run = sprintf '%08x%08x', $$, time;
+sub id { return $_[0] =~ s/\W+/-/gr . "-$run" }
 
 # { status, tee, state, key, bytes } of the request with this id, once it is
 # logged
@@ -66,8 +68,8 @@ sub is_final {
     return $r;
 }
 
-# A copy: as the access log, the record and S3 have it. o: total (false where
-# the length is not known before)
+# A copy, as the access log, the record and S3 have it: four tests, and the
+# record.
 sub is_stored {
     my ($n, $s3, $id, $key, $d, $name) = @_;
     Test::More::is(logged($n, $id)->{tee}, 'captured', "$name: captured");
@@ -83,7 +85,7 @@ sub is_stored {
     return $r;
 }
 
-# The fields of an answer that must be those of one without s3_tee.
+# The head of an answer, which must be that of one without s3_tee.
 sub head_of {
     my ($r) = @_;
     my %head = (%{$r->{headers}}, status => $r->{status});
