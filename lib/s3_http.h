@@ -31,6 +31,8 @@ struct s3_http_s {
     int64_t    content_length;       /* -1: none; for HEAD the object's */
     unsigned   head_done:1;
     unsigned   chunked:1;
+    unsigned   close_delimited:1;    /* the body ends with the connection: a cut
+                                        one cannot be told from a whole one */
     unsigned   keepalive:1;          /* the connection may serve another
                                         request once the reply is whole: look
                                         then, bytes after it clear this */

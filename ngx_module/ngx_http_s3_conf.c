@@ -1,10 +1,8 @@
 #include "ngx_http_s3_transfer_module.h"
 
 
-static char *ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
-    const char *prefix);
 static ngx_uint_t ngx_http_s3_field_name(u_char *p);
-static ngx_uint_t ngx_http_s3_owned_field(ngx_str_t *name);
+static ngx_uint_t ngx_http_s3_owned_field(ngx_str_t *name, const char **owned);
 static ngx_int_t ngx_http_s3_parse_percent(ngx_str_t *value,
     uint32_t *percent);
 static char *ngx_http_s3_init_target(ngx_conf_t *cf,
@@ -69,6 +67,10 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (lcf->status) {
         return "cannot stand beside \"s3_status\" in one location";
+    }
+
+    if (lcf->ingest.door) {
+        return "cannot stand beside \"s3_ingest\" in one location";
     }
 
     value = cf->args->elts;
@@ -164,6 +166,10 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "cannot stand beside \"s3_upload\" in one location";
     }
 
+    if (lcf->ingest.door) {
+        return "cannot stand beside \"s3_ingest\" in one location";
+    }
+
     lcf->status = ngx_pcalloc(cf->pool, sizeof(ngx_http_s3_status_conf_t));
     if (lcf->status == NULL) {
         return NGX_CONF_ERROR;
@@ -172,6 +178,10 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     rv = ngx_http_s3_status_parse(cf, lcf->status);
     if (rv != NGX_CONF_OK) {
         return rv;
+    }
+
+    if (ngx_http_s3_note_status(cf, lcf->status) != NGX_OK) {
+        return NGX_CONF_ERROR;
     }
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
@@ -293,7 +303,8 @@ ngx_http_s3_set_field(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    return ngx_http_s3_set_fields(cf, &lcf->object_headers, "");
+    return ngx_http_s3_set_fields(cf, &lcf->object_headers, "",
+                                  ngx_http_s3_owned_fields);
 }
 
 
@@ -302,13 +313,14 @@ ngx_http_s3_set_metadata(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    return ngx_http_s3_set_fields(cf, &lcf->metadata, "x-amz-meta-");
+    return ngx_http_s3_set_fields(cf, &lcf->metadata, "x-amz-meta-",
+                                  ngx_http_s3_owned_fields);
 }
 
 
-static char *
+char *
 ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
-    const char *prefix)
+    const char *prefix, const char **owned)
 {
     u_char                            *p;
     size_t                             n;
@@ -349,7 +361,7 @@ ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_s3_owned_field(&f->name)) {
+    if (ngx_http_s3_owned_field(&f->name, owned)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V\" cannot set \"%V\": the module sends it "
                            "itself", &value[0], &f->name);
@@ -389,12 +401,12 @@ ngx_http_s3_field_name(u_char *p)
 
 
 static ngx_uint_t
-ngx_http_s3_owned_field(ngx_str_t *name)
+ngx_http_s3_owned_field(ngx_str_t *name, const char **owned)
 {
     ngx_uint_t  i;
 
-    for (i = 0; ngx_http_s3_owned_fields[i]; i++) {
-        if (ngx_strcmp(name->data, ngx_http_s3_owned_fields[i]) == 0) {
+    for (i = 0; owned[i]; i++) {
+        if (ngx_strcmp(name->data, owned[i]) == 0) {
             return 1;
         }
     }
@@ -766,7 +778,6 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_str_t                  hidden = ngx_string("...");
     const char                *err;
     ngx_s3_endpoint_t         *endpoint;
-    ngx_http_core_loc_conf_t  *clcf;
 
     endpoint = ngx_s3_endpoint_create(cf, &conf->endpoint, &err);
 
@@ -783,6 +794,22 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
         return NGX_CONF_ERROR;
     }
 
+    if (ngx_http_s3_set_endpoint(cf, conf, endpoint, &conf->ssl) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    target->endpoint = endpoint;
+
+    return NGX_CONF_OK;
+}
+
+
+ngx_int_t
+ngx_http_s3_set_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_endpoint_t *endpoint, ngx_s3_ssl_conf_t *ssl)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     /* core's stand-in for no resolver has no server */
@@ -798,15 +825,7 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     endpoint->keepalive = conf->keepalive;
     endpoint->keepalive_timeout = conf->keepalive_timeout;
 
-    if (endpoint->tls && ngx_s3_endpoint_ssl(cf, endpoint, &conf->ssl)
-                         != NGX_OK)
-    {
-        return NGX_CONF_ERROR;
-    }
-
-    target->endpoint = endpoint;
-
-    return NGX_CONF_OK;
+    return ngx_s3_endpoint_ssl(cf, endpoint, ssl);
 }
 
 

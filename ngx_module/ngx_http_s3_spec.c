@@ -2,8 +2,6 @@
 #include "ngx_s3_kept.h"
 
 
-static ngx_int_t ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal,
-    ngx_uint_t status, const char *code, const char *message);
 static ngx_int_t ngx_http_s3_check_s3_api(ngx_http_request_t *r,
     ngx_http_s3_refusal_t *refusal);
 static ngx_uint_t ngx_http_s3_has_argument(ngx_str_t *args, const char *name);
@@ -24,9 +22,6 @@ static ngx_int_t ngx_http_s3_spec_headers(ngx_http_request_t *r,
     ngx_http_s3_refusal_t *refusal);
 static ngx_int_t ngx_http_s3_spec_fields(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
-    ngx_http_s3_refusal_t *refusal);
-static ngx_int_t ngx_http_s3_spec_configured(ngx_http_request_t *r,
-    ngx_array_t *fields, ngx_array_t *headers,
     ngx_http_s3_refusal_t *refusal);
 static ngx_uint_t ngx_http_s3_has_field(ngx_array_t *fields,
     const char *name);
@@ -131,7 +126,7 @@ ngx_http_s3_spec_object(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal, ngx_uint_t status,
     const char *code, const char *message)
 {
@@ -424,7 +419,7 @@ ngx_http_s3_spec_fields(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_s3_spec_configured(ngx_http_request_t *r, ngx_array_t *fields,
     ngx_array_t *headers, ngx_http_s3_refusal_t *refusal)
 {

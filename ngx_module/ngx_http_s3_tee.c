@@ -367,7 +367,8 @@ ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason)
 static ngx_int_t
 ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    ngx_chain_t             *out;
+    ngx_int_t                rc;
+    ngx_chain_t             *cl, *out;
     ngx_http_s3_ctx_t       *ctx;
     ngx_http_s3_tee_t       *tee;
     ngx_http_s3_loc_conf_t  *conf;
@@ -388,32 +389,39 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     if (conf->tee.on_overrun == NGX_HTTP_S3_TEE_DROP) {
         ngx_http_s3_tee_take(ctx, in);
-        out = in;
+        ngx_http_s3_tee_ended(ctx);
 
-    } else {
-        if (ngx_http_s3_tee_hold(ctx, in) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        out = ngx_http_s3_tee_let_go(ctx);
-
-        /* what is below may have something to send, and says so */
-
-        if (out == NULL && in == NULL && r->out == NULL
-            && !(r->buffered & ~NGX_HTTP_S3_TEE_BUFFERED)
-            && !r->connection->buffered)
-        {
-            return tee->held ? NGX_AGAIN : NGX_OK;
-        }
-
-        if (out == NULL && in && r->out == NULL) {
-            return NGX_AGAIN;
-        }
+        return ngx_http_s3_tee_pass(ctx, in);
     }
+
+    if (ngx_http_s3_tee_hold(ctx, in) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    out = ngx_http_s3_tee_let_go(ctx);
 
     ngx_http_s3_tee_ended(ctx);
 
-    return ngx_http_s3_tee_pass(ctx, out);
+    /* what is below may have something to send, and says so */
+
+    if (out == NULL && r->out == NULL
+        && (in
+            || (!(r->buffered & ~NGX_HTTP_S3_TEE_BUFFERED)
+                && !r->connection->buffered)))
+    {
+        return tee->held ? NGX_AGAIN : NGX_OK;
+    }
+
+    rc = ngx_http_s3_tee_pass(ctx, out);
+
+    while (out) {
+        cl = out;
+        out = cl->next;
+
+        ngx_free_chain(r->pool, cl);
+    }
+
+    return rc;
 }
 
 

@@ -5,6 +5,7 @@ static ngx_int_t ngx_http_s3_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_s3_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf);
 static void ngx_http_s3_init_ttl(ngx_s3_stores_t *stores);
+static void *ngx_http_s3_create_srv_conf(ngx_conf_t *cf);
 static void *ngx_http_s3_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -142,6 +143,35 @@ static ngx_command_t  ngx_http_s3_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
+
+    { ngx_string("s3_ingest"),
+      NGX_HTTP_S3_CONTENT|NGX_CONF_TAKE12,
+      ngx_http_s3_set_ingest,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("s3_ingest_max"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_s3_main_conf_t, ingest_max),
+      NULL },
+
+    ngx_http_s3_any("s3_ingest_async", NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+                    ingest.async, NULL),
+
+    ngx_http_s3_any("s3_ingest_redirects", NGX_CONF_TAKE1,
+                    ngx_conf_set_num_slot, ingest.redirects, NULL),
+
+    ngx_http_s3_any("s3_ingest_header", NGX_CONF_TAKE2,
+                    ngx_http_s3_set_ingest_header, ingest.headers, NULL),
+
+    ngx_http_s3_any("s3_ingest_allow", NGX_CONF_1MORE,
+                    ngx_http_s3_set_ingest_allow, ingest.allow, NULL),
+
+    ngx_http_s3_any("s3_ingest_close_delimited", NGX_CONF_FLAG,
+                    ngx_conf_set_flag_slot, ingest.close_delimited, NULL),
 
     { ngx_string("s3_status"),
       NGX_HTTP_S3_CONTENT|NGX_CONF_ANY,
@@ -290,7 +320,7 @@ static ngx_http_module_t  ngx_http_s3_transfer_module_ctx = {
     ngx_http_s3_create_main_conf,          /* create main configuration */
     ngx_http_s3_init_main_conf,            /* init main configuration */
 
-    NULL,                                  /* create server configuration */
+    ngx_http_s3_create_srv_conf,           /* create server configuration */
     NULL,                                  /* merge server configuration */
 
     ngx_http_s3_create_loc_conf,           /* create location configuration */
@@ -338,6 +368,7 @@ ngx_http_s3_create_main_conf(ngx_conf_t *cf)
     mcf->zone_size = NGX_CONF_UNSET_SIZE;
     mcf->memory = NGX_CONF_UNSET_SIZE;
     mcf->reaper_mode = NGX_CONF_UNSET_UINT;
+    mcf->ingest_max = NGX_CONF_UNSET_UINT;
     mcf->stores.redis = NGX_CONF_UNSET_PTR;
     mcf->stores.dynamodb = NGX_CONF_UNSET_PTR;
 
@@ -362,6 +393,7 @@ ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf)
 
     ngx_conf_init_size_value(mcf->zone_size, 16 * 1024 * 1024);
     ngx_conf_init_size_value(mcf->memory, 256 * 1024 * 1024);
+    ngx_conf_init_uint_value(mcf->ingest_max, 100);
     ngx_conf_init_ptr_value(mcf->stores.redis, NULL);
     ngx_conf_init_ptr_value(mcf->stores.dynamodb, NULL);
 
@@ -407,6 +439,13 @@ ngx_http_s3_init_ttl(ngx_s3_stores_t *stores)
 
 
 static void *
+ngx_http_s3_create_srv_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_s3_srv_conf_t));
+}
+
+
+static void *
 ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
 {
     ngx_http_s3_loc_conf_t  *conf;
@@ -419,7 +458,7 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     /*
      * set by ngx_pcalloc():
      *
-     *     endpoint, region, upload, upload_key, status, transfer,
+     *     endpoint, region, upload, upload_key, status, ingest.door, transfer,
      *     ssl.trusted_certificate, ssl.name, ssl.ciphers = 0 or NULL,
      *     ssl.protocols = 0
      */
@@ -454,6 +493,8 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->ssl.verify = NGX_CONF_UNSET;
     conf->ssl.session_reuse = NGX_CONF_UNSET;
     conf->ssl.conf_commands = NGX_CONF_UNSET_PTR;
+
+    ngx_http_s3_create_ingest(&conf->ingest);
 
     return conf;
 }
@@ -513,15 +554,18 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if ((clcf->noname || clcf->lmt_excpt) && !conf->upload && !conf->status
-        && clcf->handler == NULL)
+        && conf->ingest.door == NULL && clcf->handler == NULL)
     {
         conf->upload = prev->upload;
         conf->upload_key = prev->upload_key;
         conf->status = prev->status;
+        conf->ingest.door = prev->ingest.door;
 
-        if (clcf->lmt_excpt && (conf->upload || conf->status)) {
+        if (clcf->lmt_excpt) {
             clcf->handler = conf->upload ? ngx_http_s3_upload_handler
-                                         : ngx_http_s3_status_content;
+                            : conf->status ? ngx_http_s3_status_content
+                            : conf->ingest.door ? ngx_http_s3_ingest_handler
+                            : NULL;
         }
     }
 
@@ -529,7 +573,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
 
-    if (conf->upload || conf->status) {
+    if (conf->upload || conf->status || conf->ingest.door) {
 
         /* our own answers */
 
@@ -538,6 +582,10 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->tee.on) {
         ngx_http_s3_tee_warn(cf, &conf->tee, &mcf->tee_warned);
+    }
+
+    if (ngx_http_s3_merge_ingest(cf, prev, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
     }
 
     if (conf->upload) {

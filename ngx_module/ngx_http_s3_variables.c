@@ -150,6 +150,10 @@ ngx_http_s3_ctx_record(ngx_http_s3_ctx_t *ctx)
         return &ctx->transfer->progress.record;
     }
 
+    if (ctx->pull) {
+        return ngx_s3_pull_record(ctx->pull);
+    }
+
     return ctx->recorded ? ctx->record : NULL;
 }
 

@@ -1,8 +1,6 @@
 #include "ngx_s3_api.h"
 
-#include "ngx_s3_answer.h"
-#include "ngx_s3_op.h"
-#include "ngx_s3_sign.h"
+#include "ngx_s3_try.h"
 
 
 #define NGX_S3_API_POOL           4096
@@ -30,24 +28,16 @@ typedef struct {
     ngx_s3_op_t       op;
     ngx_s3_request_t  rq;
     ngx_s3_answer_t   answer;
-    u_char            region[64];    /* that the last try was signed for */
-    size_t            region_len;
+    ngx_s3_lessons_t  lessons;
 
     unsigned          refused:1;     /* it cannot even be signed */
-    unsigned          clock:1;       /* was corrected */
-    unsigned          keys:1;        /* were got anew */
-    unsigned          learnt:1;      /* another region */
 } ngx_s3_api_t;
 
 
 static ngx_int_t ngx_s3_api_try(ngx_s3_api_t *a);
-static ngx_int_t ngx_s3_api_sign(ngx_s3_api_t *a);
-static void ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_uint_t status,
-    const char *code, const char *reason);
+static void ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_s3_refusal_t *refusal);
 static void ngx_s3_api_answered(ngx_s3_request_t *rq);
 static ngx_int_t ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay);
-static ngx_int_t ngx_s3_api_correct_clock(ngx_s3_api_t *a);
-static ngx_int_t ngx_s3_api_learn_region(ngx_s3_api_t *a);
 static void ngx_s3_api_timer(ngx_event_t *ev);
 static void ngx_s3_api_fail(ngx_s3_api_t *a);
 static ngx_uint_t ngx_s3_api_client_status(ngx_s3_call_t *call);
@@ -56,7 +46,6 @@ static void ngx_s3_api_finish(ngx_s3_api_t *a, ngx_int_t rc);
 static void ngx_s3_api_destroy(ngx_s3_api_t *a);
 static void ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level,
     ngx_msec_t *delay);
-static void ngx_s3_api_count(ngx_atomic_t *counter);
 
 
 ngx_int_t
@@ -142,8 +131,10 @@ ngx_s3_call_cancel(ngx_s3_call_t *call)
 static ngx_int_t
 ngx_s3_api_try(ngx_s3_api_t *a)
 {
+    ngx_int_t          rc;
     ngx_uint_t         fresh;
     ngx_s3_call_t     *call;
+    ngx_s3_refusal_t   refusal;
     ngx_s3_request_t  *rq;
 
     call = a->call;
@@ -167,12 +158,16 @@ ngx_s3_api_try(ngx_s3_api_t *a)
 
     ngx_memzero(rq, sizeof(ngx_s3_request_t));
 
-    if (ngx_s3_api_sign(a) != NGX_OK) {
-        return NGX_ERROR;
+    rc = ngx_s3_try_sign(call->target, &a->op, a->try_pool, &a->lessons,
+                         &rq->head, &refusal);
+
+    if (rc == NGX_DECLINED) {
+        ngx_s3_api_refuse(a, &refusal);
+        return NGX_OK;
     }
 
-    if (a->refused) {
-        return NGX_OK;
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
     }
 
     rq->endpoint = call->target->endpoint;
@@ -205,66 +200,16 @@ ngx_s3_api_try(ngx_s3_api_t *a)
                    "s3 %s, key:\"%V\" try:%ui", ngx_s3_op_name(call->op),
                    &call->key, call->tries);
 
-    ngx_s3_api_count(call->target->requests);
+    ngx_s3_try_count(call->target->requests);
 
     return ngx_s3_request_send(rq);
-}
-
-
-static ngx_int_t
-ngx_s3_api_sign(ngx_s3_api_t *a)
-{
-    ngx_int_t         rc;
-    s3_keys_t         keys;
-    ngx_s3_op_t      *op;
-    ngx_s3_sign_t     s;
-    ngx_s3_target_t  *target;
-
-    op = &a->op;
-    target = a->call->target;
-
-    if (ngx_s3_credentials_get(target->credentials, &keys) != NGX_OK) {
-        ngx_s3_api_refuse(a, 500, "NoCredentials",
-                          "there are no credentials, see s3_credentials");
-        return NGX_OK;
-    }
-
-    s.method = op->method;
-    s.path = op->path;
-    s.query = op->query;
-    s.host = op->host;
-    s.fields = op->fields.elts;
-    s.nfields = op->fields.nelts;
-    s.region = target->other_region.len ? target->other_region
-                                        : target->region;
-    s.payload = op->payload;
-    s.content_length = op->content_length;
-    s.now = ngx_time() + target->clock_skew;
-    s.sha256_header = 1;
-
-    ngx_str_set(&s.service, "s3");
-
-    a->region_len = ngx_min(s.region.len, sizeof(a->region));
-    ngx_memcpy(a->region, s.region.data, a->region_len);
-
-    rc = ngx_s3_sign_head(a->try_pool, target->credentials, &s, &a->rq.head);
-
-    if (rc == NGX_DECLINED) {
-        ngx_s3_api_refuse(a, 400, "InvalidRequest",
-                          "a header field has a control character, is not "
-                          "allowed, or there are too many");
-        return NGX_OK;
-    }
-
-    return rc;
 }
 
 
 /* what no other try would change; the handler is not called from start() */
 
 static void
-ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_uint_t status, const char *code,
-    const char *reason)
+ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_s3_refusal_t *refusal)
 {
     ngx_s3_call_t  *call;
 
@@ -276,12 +221,13 @@ ngx_s3_api_refuse(ngx_s3_api_t *a, ngx_uint_t status, const char *code,
 
     call->error = NGX_S3_E_INTERNAL;
     call->status = 0;
-    call->client_status = status;
+    call->client_status = refusal->status;
     call->retry_after = 0;
 
-    (void) s3_str_copy(call->code, sizeof(call->code), s3_str(code));
+    (void) s3_str_copy(call->code, sizeof(call->code),
+                       s3_str(refusal->code));
     (void) s3_str_copy(a->answer.cause, sizeof(a->answer.cause),
-                       s3_str(reason));
+                       s3_str(refusal->reason));
 
     ngx_add_timer(&a->timer, 0);
 }
@@ -315,7 +261,7 @@ ngx_s3_api_answered(ngx_s3_request_t *rq)
     }
 
     ngx_s3_api_log(a, NGX_LOG_WARN, &delay);
-    ngx_s3_api_count(call->target->retries);
+    ngx_s3_try_count(call->target->retries);
 
     ngx_destroy_pool(a->try_pool);
     a->try_pool = NULL;
@@ -355,21 +301,9 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
         *delay += call->retry_after;
         break;
 
-    case S3_RETRY_CLOCK:
-        rc = ngx_s3_api_correct_clock(a);
-        break;
-
-    case S3_RETRY_REGION:
-        rc = ngx_s3_api_learn_region(a);
-        break;
-
-    case S3_RETRY_CREDENTIALS:
-
-        /* the provider is asked for each try */
-
-        rc = a->keys ? NGX_DECLINED : NGX_OK;
-        a->keys = 1;
-        break;
+    default:
+        rc = ngx_s3_try_learn(target, &a->answer, &a->lessons, &call->bucket,
+                              call->log);
     }
 
     if (call->tries == 1) {
@@ -383,70 +317,6 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
     {
         return NGX_DECLINED;
     }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_s3_api_correct_clock(ngx_s3_api_t *a)
-{
-    ngx_s3_target_t  *target;
-
-    target = a->call->target;
-
-    if (a->clock || a->answer.clock == -1) {
-        return NGX_DECLINED;
-    }
-
-    a->clock = 1;
-    target->clock_skew = a->answer.clock - ngx_time();
-
-    ngx_log_error(NGX_LOG_WARN, a->call->log, 0,
-                  "s3 clock of \"%V\" differs from ours by %L s",
-                  &target->endpoint->name, target->clock_skew);
-
-    return NGX_OK;
-}
-
-
-/* its name alone: nobody is followed to another host */
-
-static ngx_int_t
-ngx_s3_api_learn_region(ngx_s3_api_t *a)
-{
-    size_t            len;
-    ngx_s3_target_t  *target;
-
-    target = a->call->target;
-    len = ngx_strlen(a->answer.region);
-
-    if (a->learnt || len == 0
-        || (len == a->region_len
-            && ngx_strncmp(a->answer.region, a->region, len) == 0))
-    {
-        return NGX_DECLINED;
-    }
-
-    if (target->other_region.data == NULL) {
-
-        /* once a worker and target */
-
-        target->other_region.data = ngx_pnalloc(ngx_cycle->pool,
-                                                sizeof(a->answer.region));
-        if (target->other_region.data == NULL) {
-            return NGX_DECLINED;
-        }
-    }
-
-    a->learnt = 1;
-
-    ngx_memcpy(target->other_region.data, a->answer.region, len);
-    target->other_region.len = len;
-
-    ngx_log_error(NGX_LOG_WARN, a->call->log, 0,
-                  "s3 bucket \"%V\" is in region \"%V\", see s3_region",
-                  &a->call->bucket, &target->other_region);
 
     return NGX_OK;
 }
@@ -513,7 +383,7 @@ ngx_s3_api_fail(ngx_s3_api_t *a)
 
     } else {
         ngx_s3_api_log(a, call->quiet ? NGX_LOG_INFO : NGX_LOG_ERR, NULL);
-        ngx_s3_api_count(call->target->errors);
+        ngx_s3_try_count(call->target->errors);
     }
 
     ngx_s3_api_finish(a, NGX_ERROR);
@@ -687,13 +557,4 @@ ngx_s3_api_log(ngx_s3_api_t *a, ngx_uint_t level, ngx_msec_t *delay)
                   ngx_s3_op_name(call->op), a->answer.cause, data);
 
     call->log->action = action;
-}
-
-
-static void
-ngx_s3_api_count(ngx_atomic_t *counter)
-{
-    if (counter) {
-        (void) ngx_atomic_fetch_add(counter, 1);
-    }
 }

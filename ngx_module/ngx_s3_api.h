@@ -45,8 +45,22 @@ typedef enum {
     NGX_S3_ABORT,                    /* AbortMultipartUpload */
     NGX_S3_PUT,                      /* PutObject */
     NGX_S3_HEAD,                     /* HeadObject */
-    NGX_S3_LIST_PARTS                /* ListParts, one page */
+    NGX_S3_LIST_PARTS,               /* ListParts, one page */
+    NGX_S3_GET                       /* GetObject; not as a call: see
+                                        ngx_s3_get_t */
 } ngx_s3_op_e;
+
+
+/* what the tries of one request were signed for and have learnt: nothing of it
+   is worth a second try */
+
+typedef struct {
+    u_char                 region[64];       /* of the last signature */
+    size_t                 region_len;
+    unsigned               clock:1;  /* was corrected */
+    unsigned               keys:1;   /* were got anew */
+    unsigned               learnt:1; /* another region */
+} ngx_s3_lessons_t;
 
 
 /* a part that S3 acknowledged */
@@ -153,6 +167,52 @@ ngx_uint_t ngx_s3_call_waits(ngx_s3_call_t *call);
 
 /* the handler is not called any more; safe in any state, also twice */
 void ngx_s3_call_cancel(ngx_s3_call_t *call);
+
+
+/*
+ * GetObject for a caller who sends the request and takes the body himself
+ * (ngx_s3_request_t with a window). One for all of its tries; zero it first.
+ */
+
+typedef struct {
+    /* set by the caller, who keeps all of it */
+    ngx_s3_target_t       *target;
+    ngx_log_t             *log;
+    ngx_str_t              bucket;
+    ngx_str_t              key;      /* as it is, not encoded */
+    ngx_array_t           *fields;   /* of s3_field_t: Range, If-Match, ...; or
+                                        NULL. May differ from try to try */
+
+    /* the result of ngx_s3_get_judge(), or of a head that was declined */
+    char                   code[128];        /* S3's error code, else "" */
+    char                   cause[512];       /* status, code and text, or why no
+                                                answer came; no secret */
+    s3_retry_e             class;            /* for s3_retry_delay() */
+    ngx_msec_t             retry_after;      /* ms, where S3 sent it, else 0 */
+
+    /* private */
+    ngx_s3_lessons_t       lessons;
+} ngx_s3_get_t;
+
+
+/*
+ * Makes the signed head of one try, from pool: signed for now, S3's clock, the
+ * region as far as it is known, the present keys. *head is for rq->head and
+ * holds key material, *host for rq->host; rq->endpoint is the target's. Counts
+ * a request in the target's counters. NGX_OK; NGX_DECLINED: no other try would
+ * change it (no keys, a field that must not be sent), code and cause are set;
+ * NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_s3_get_head(ngx_s3_get_t *get, ngx_pool_t *pool,
+    ngx_str_t *head, ngx_str_t *host);
+
+/*
+ * Reads the end of a try, a refusal (kept in rq->reply) or an error, and takes
+ * what S3 told of its clock and region into the target. NGX_OK: another try is
+ * worth it at once; NGX_AGAIN: later, not before retry_after; NGX_DECLINED: it
+ * is not. Code, cause and retry_after are set.
+ */
+ngx_int_t ngx_s3_get_judge(ngx_s3_get_t *get, ngx_s3_request_t *rq);
 
 
 #endif /* NGX_S3_API_H */

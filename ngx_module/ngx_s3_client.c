@@ -1,59 +1,17 @@
-#include "ngx_s3_client.h"
+#include "ngx_s3_client_state.h"
 
 
-#define NGX_S3_CLIENT_BUFS        64         /* of one send, IOV's usual max */
-#define NGX_S3_CLIENT_SEND        (1024 * 1024)  /* bytes of one wake-up */
-#define NGX_S3_CLIENT_TLS_SLICE   16384      /* one TLS record */
 #define NGX_S3_CLIENT_RECV        8192
 #define NGX_S3_CLIENT_MAX_REPLY   (1024 * 1024)
 #define NGX_S3_CLIENT_REPLY_STEP  4096
 
 
-/* what a request has while it runs; its own memory, not of rq->pool, so that
-   the tries of a call do not pile up there */
-
-typedef struct {
-    ngx_s3_request_t  *rq;
-    ngx_s3_conn_t     *sc;
-
-    /* the cursor: what comes next to be sent */
-    size_t             head_sent;
-    ngx_chain_t       *cl;
-    u_char            *pos;          /* in cl's buffer */
-    off_t              left;         /* of the body */
-
-    size_t             max_reply;
-    size_t             reply_size;   /* memory of rq->reply */
-    ngx_msec_t         read_timeout;
-    ngx_msec_t         deadline;     /* of the answer, once it is awaited */
-
-    unsigned           written:1;    /* all of the request */
-    unsigned           stopped:1;    /* the answer came first: send no more */
-    unsigned           retried:1;    /* on a fresh connection */
-    unsigned           too_large:1;
-    unsigned           no_memory:1;
-
-    ngx_buf_t          bufs[NGX_S3_CLIENT_BUFS];
-    ngx_chain_t        links[NGX_S3_CLIENT_BUFS];
-    s3_http_t          http;
-    u_char             buf[NGX_S3_CLIENT_RECV];
-} ngx_s3_client_t;
-
-
 static ngx_int_t ngx_s3_client_open(ngx_s3_client_t *cl, ngx_uint_t fresh);
 static void ngx_s3_client_connected(ngx_s3_conn_t *sc);
 
-static void ngx_s3_client_write_handler(ngx_s3_conn_t *sc);
-static void ngx_s3_client_write(ngx_s3_client_t *cl);
-static ngx_int_t ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent);
-static ngx_chain_t *ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls);
-static void ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n);
-static void ngx_s3_client_write_failed(ngx_s3_client_t *cl);
-static void ngx_s3_client_await(ngx_s3_client_t *cl);
-static void ngx_s3_client_wait(ngx_s3_client_t *cl);
-
 static void ngx_s3_client_read_handler(ngx_s3_conn_t *sc);
 static void ngx_s3_client_read(ngx_s3_client_t *cl);
+static void ngx_s3_client_wait(ngx_s3_client_t *cl);
 static ngx_int_t ngx_s3_client_recv(ngx_s3_client_t *cl, ngx_uint_t *progress);
 static ngx_int_t ngx_s3_client_feed(ngx_s3_client_t *cl, size_t n);
 static void ngx_s3_client_answered(ngx_s3_client_t *cl);
@@ -61,21 +19,20 @@ static void ngx_s3_client_lost(ngx_s3_client_t *cl, ngx_int_t rc);
 static int ngx_s3_client_field(void *data, s3_str_t name, s3_str_t value);
 static int ngx_s3_client_body(void *data, const unsigned char *p, size_t len);
 
-static void ngx_s3_client_leaving(ngx_s3_client_t *cl);
-static void ngx_s3_client_timeout(ngx_s3_client_t *cl, ngx_s3_error_e error);
-static void ngx_s3_client_finish(ngx_s3_client_t *cl, ngx_s3_error_e error);
-static ngx_str_t *ngx_s3_client_host(ngx_s3_client_t *cl);
-
 
 ngx_int_t
 ngx_s3_request_send(ngx_s3_request_t *rq)
 {
+    size_t            size;
     ngx_s3_client_t  *cl;
 
     rq->error = NGX_S3_E_NONE;
     rq->reason[0] = '\0';
     rq->status = 0;
     rq->fields = NULL;
+    rq->content_length = -1;
+    rq->chunked = 0;
+    rq->close_delimited = 0;
     ngx_str_null(&rq->reply);
     rq->sent = 0;
     rq->answered = 0;
@@ -88,7 +45,9 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
         return NGX_ERROR;
     }
 
-    cl = ngx_alloc(sizeof(ngx_s3_client_t), rq->log);
+    size = rq->window ? rq->window : NGX_S3_CLIENT_RECV;
+
+    cl = ngx_alloc(sizeof(ngx_s3_client_t) + size, rq->log);
     if (cl == NULL) {
         return NGX_ERROR;
     }
@@ -108,6 +67,7 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
     }
 
     cl->rq = rq;
+    cl->size = size;
     cl->max_reply = rq->max_reply ? rq->max_reply : NGX_S3_CLIENT_MAX_REPLY;
     cl->read_timeout = rq->read_timeout ? rq->read_timeout
                                         : rq->endpoint->read_timeout;
@@ -138,6 +98,13 @@ ngx_s3_request_cancel(ngx_s3_request_t *rq)
 
     if (cl->sc) {
         ngx_s3_conn_close(cl->sc);
+    }
+
+    /* from begin() or part(): whoever called it frees */
+
+    if (cl->busy) {
+        cl->gone = 1;
+        return;
     }
 
     ngx_free(cl);
@@ -190,7 +157,15 @@ ngx_s3_client_open(ngx_s3_client_t *cl, ngx_uint_t fresh)
     rq->sent = 0;
 
     s3_http_init(&cl->http, rq->head_method, ngx_s3_client_field,
-                 ngx_s3_client_body, cl);
+                 rq->window ? ngx_s3_client_stream_body : ngx_s3_client_body,
+                 cl);
+
+    cl->in.start = cl->buf;
+    cl->in.pos = cl->buf;
+    cl->in.last = cl->buf;
+    cl->in.end = cl->buf + cl->size;
+    cl->in.temporary = 1;
+    cl->end = NGX_AGAIN;
 
     cl->sc = ngx_s3_conn_open(rq->endpoint, &rq->host, fresh, rq->log,
                               ngx_s3_client_connected, cl);
@@ -238,267 +213,6 @@ ngx_s3_client_connected(ngx_s3_conn_t *sc)
 
 
 static void
-ngx_s3_client_write_handler(ngx_s3_conn_t *sc)
-{
-    ngx_s3_client_t   *cl;
-    ngx_connection_t  *c;
-
-    cl = sc->data;
-    c = sc->connection;
-
-    if (c->close) {
-        ngx_s3_client_leaving(cl);
-        return;
-    }
-
-    if (cl->written || cl->stopped) {
-        return;
-    }
-
-    if (c->write->timedout) {
-        ngx_s3_client_timeout(cl, NGX_S3_E_SEND_TIMEOUT);
-        return;
-    }
-
-    ngx_s3_client_write(cl);
-}
-
-
-static void
-ngx_s3_client_write(ngx_s3_client_t *cl)
-{
-    off_t              sent;
-    ngx_int_t          rc;
-    ngx_connection_t  *c;
-
-    c = cl->sc->connection;
-
-    rc = ngx_s3_client_send(cl, &sent);
-
-    if (rc == NGX_ERROR
-        || (rc == NGX_AGAIN && ngx_handle_write_event(c->write, 0) != NGX_OK))
-    {
-        ngx_s3_client_write_failed(cl);
-        return;
-    }
-
-    if (rc == NGX_DECLINED) {
-        ngx_s3_reason(cl->rq->reason, "request body is shorter than %O bytes",
-                      cl->rq->body_size);
-        ngx_s3_client_finish(cl, NGX_S3_E_INTERNAL);
-        return;
-    }
-
-    if (rc == NGX_OK) {
-        cl->written = 1;
-        c->log->action = "reading an answer";
-
-        if (c->write->timer_set) {
-            ngx_del_timer(c->write);
-        }
-
-        ngx_s3_client_await(cl);
-        return;
-    }
-
-    if (sent) {
-        ngx_add_timer(c->write, cl->rq->endpoint->send_timeout);
-    }
-
-    if (c->write->ready) {
-
-        /* others have their turn first; the queue of this iteration would
-           come round to us at once */
-
-        ngx_post_event(c->write, &ngx_posted_next_events);
-    }
-}
-
-
-/* At most NGX_S3_CLIENT_SEND bytes. NGX_OK: the request is written; NGX_AGAIN:
-   some is left; NGX_DECLINED: the body's chain is too short; NGX_ERROR. */
-
-static ngx_int_t
-ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
-{
-    off_t              n;
-    ngx_chain_t       *chain, *rest, *ln;
-    ngx_connection_t  *c;
-
-    c = cl->sc->connection;
-    *sent = 0;
-
-    while (*sent < NGX_S3_CLIENT_SEND) {
-
-        chain = ngx_s3_client_chain(cl, c->ssl != NULL);
-
-        if (chain == NULL) {
-            return cl->left ? NGX_DECLINED : NGX_OK;
-        }
-
-        rest = c->send_chain(c, chain, 0);
-
-        if (rest == NGX_CHAIN_ERROR) {
-            return NGX_ERROR;
-        }
-
-        n = 0;
-
-        for (ln = chain; ln; ln = ln->next) {
-            n += ln->buf->pos - ln->buf->start;
-        }
-
-        ngx_s3_client_advance(cl, n);
-        *sent += n;
-
-        if (rest) {
-            return NGX_AGAIN;
-        }
-
-        if (cl->left == 0) {
-            return NGX_OK;
-        }
-    }
-
-    return NGX_AGAIN;
-}
-
-
-/*
- * Throw-away buffers over what comes next. Over TLS one buffer is one
- * SSL_write(), which has to be repeated with the same bytes until it is
- * accepted: from the same cursor the same slices are cut.
- */
-
-static ngx_chain_t *
-ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls)
-{
-    off_t              left;
-    size_t             size, room;
-    u_char            *pos, *p;
-    ngx_uint_t         n;
-    ngx_str_t         *head;
-    ngx_chain_t       *in;
-    const size_t       slice = tls ? NGX_S3_CLIENT_TLS_SLICE
-                                   : NGX_S3_CLIENT_SEND;
-
-    n = 0;
-    room = NGX_S3_CLIENT_SEND;
-    head = &cl->rq->head;
-    in = cl->cl;
-    pos = cl->pos;
-    left = cl->left;
-
-    for ( ;; ) {
-
-        if (n == 0 && cl->head_sent < head->len) {
-            p = head->data + cl->head_sent;
-            size = head->len - cl->head_sent;
-
-        } else {
-
-            while (in && pos == in->buf->last) {
-                in = in->next;
-                pos = in ? in->buf->pos : NULL;
-            }
-
-            if (in == NULL || left == 0) {
-                break;
-            }
-
-            p = pos;
-            size = in->buf->last - pos;
-            size = (size_t) ngx_min((off_t) size, left);
-            size = ngx_min(size, slice);
-
-            pos += size;
-            left -= size;
-        }
-
-        ngx_memzero(&cl->bufs[n], sizeof(ngx_buf_t));
-
-        cl->bufs[n].start = p;
-        cl->bufs[n].pos = p;
-        cl->bufs[n].last = p + size;
-        cl->bufs[n].end = p + size;
-        cl->bufs[n].memory = 1;
-
-        cl->links[n].buf = &cl->bufs[n];
-        cl->links[n].next = NULL;
-
-        if (n) {
-            cl->links[n - 1].next = &cl->links[n];
-        }
-
-        n++;
-
-        if (n == NGX_S3_CLIENT_BUFS || size >= room) {
-            break;
-        }
-
-        room -= size;
-    }
-
-    return n ? cl->links : NULL;
-}
-
-
-static void
-ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n)
-{
-    size_t  size;
-
-    size = cl->rq->head.len - cl->head_sent;
-    size = (size_t) ngx_min((off_t) size, n);
-
-    cl->head_sent += size;
-    n -= size;
-
-    cl->left -= n;
-    cl->rq->sent += n;
-
-    while (n) {
-        size = cl->cl->buf->last - cl->pos;
-
-        if (n < (off_t) size) {
-            cl->pos += n;
-            return;
-        }
-
-        n -= size;
-        cl->cl = cl->cl->next;
-        cl->pos = cl->cl ? cl->cl->buf->pos : NULL;
-    }
-}
-
-
-/* an answer may have come before the connection broke */
-
-static void
-ngx_s3_client_write_failed(ngx_s3_client_t *cl)
-{
-    ngx_int_t          rc;
-    ngx_uint_t         progress;
-    ngx_connection_t  *c;
-
-    c = cl->sc->connection;
-
-    cl->stopped = 1;
-    c->read->ready = 1;
-    c->read->available = -1;
-
-    rc = ngx_s3_client_recv(cl, &progress);
-
-    if (rc == NGX_OK) {
-        ngx_s3_client_answered(cl);
-        return;
-    }
-
-    ngx_s3_client_lost(cl, rc);
-}
-
-
-static void
 ngx_s3_client_read_handler(ngx_s3_conn_t *sc)
 {
     ngx_s3_client_t   *cl;
@@ -509,6 +223,15 @@ ngx_s3_client_read_handler(ngx_s3_conn_t *sc)
 
     if (c->close) {
         ngx_s3_client_leaving(cl);
+        return;
+    }
+
+    if (cl->paused) {
+
+        if (ngx_s3_client_stream_wait(cl) != NGX_OK) {
+            ngx_s3_client_lost(cl, NGX_ERROR);
+        }
+
         return;
     }
 
@@ -532,12 +255,27 @@ ngx_s3_client_read(ngx_s3_client_t *cl)
 
     rc = ngx_s3_client_recv(cl, &progress);
 
-    if (rc == NGX_OK) {
+    switch (rc) {
+
+    case NGX_OK:
         ngx_s3_client_answered(cl);
         return;
-    }
 
-    if (rc != NGX_AGAIN || ngx_handle_read_event(c->read, 0) != NGX_OK) {
+    case NGX_ABORT:
+        return;
+
+    case NGX_AGAIN:
+    case NGX_BUSY:
+
+        if (ngx_handle_read_event(c->read, 0) == NGX_OK) {
+            break;
+        }
+
+        rc = NGX_ERROR;
+
+        /* fall through */
+
+    default:
         ngx_s3_client_lost(cl, rc);
         return;
     }
@@ -568,10 +306,54 @@ ngx_s3_client_read(ngx_s3_client_t *cl)
 }
 
 
-/* nothing more is sent: the answer has its time. It is the whole answer's, so
-   that a byte now and then keeps nobody waiting for ever. */
+void
+ngx_s3_client_write_failed(ngx_s3_client_t *cl)
+{
+    ngx_int_t          rc;
+    ngx_uint_t         progress;
+    ngx_connection_t  *c;
 
-static void
+    c = cl->sc->connection;
+
+    cl->stopped = 1;
+    c->read->ready = 1;
+    c->read->available = -1;
+
+    rc = ngx_s3_client_recv(cl, &progress);
+
+    switch (rc) {
+
+    case NGX_OK:
+        ngx_s3_client_answered(cl);
+        return;
+
+    case NGX_ABORT:
+        return;
+
+    case NGX_AGAIN:
+    case NGX_BUSY:
+
+        /* the rest of an answer that has begun is read as ever */
+
+        if (cl->begun && ngx_handle_read_event(c->read, 0) == NGX_OK) {
+            ngx_s3_client_await(cl);
+            return;
+        }
+
+        rc = NGX_ERROR;
+
+        /* fall through */
+
+    default:
+        ngx_s3_client_lost(cl, rc);
+    }
+}
+
+
+/* The time is the whole answer's, so that a byte now and then keeps nobody
+   waiting for ever; of a body that is handed over, its head's. */
+
+void
 ngx_s3_client_await(ngx_s3_client_t *cl)
 {
     ngx_msec_t  timeout;
@@ -588,53 +370,76 @@ ngx_s3_client_await(ngx_s3_client_t *cl)
 static void
 ngx_s3_client_wait(ngx_s3_client_t *cl)
 {
-    ngx_msec_int_t  left;
+    ngx_msec_t       timeout;
+    ngx_msec_int_t   left;
 
-    left = (ngx_msec_int_t) (cl->deadline - ngx_current_msec);
-    left = ngx_max(left, 1);
+    if (cl->paused) {
+        return;
+    }
 
-    ngx_add_timer(cl->sc->connection->read,
-                  ngx_min((ngx_msec_t) left, cl->read_timeout));
+    timeout = cl->read_timeout;
+
+    if (!cl->begun || cl->kept) {
+        left = (ngx_msec_int_t) (cl->deadline - ngx_current_msec);
+        left = ngx_max(left, 1);
+
+        timeout = ngx_min((ngx_msec_t) left, timeout);
+    }
+
+    ngx_add_timer(cl->sc->connection->read, timeout);
 }
 
 
-/* NGX_OK: the reply is whole; NGX_AGAIN; NGX_DONE: the peer closed; NGX_ERROR:
-   the connection broke; NGX_DECLINED: not HTTP, or not ours to take */
+/* as ngx_s3_client_stream() where the body is handed over, else as
+   ngx_s3_client_take(), until nothing is there */
 
 static ngx_int_t
 ngx_s3_client_recv(ngx_s3_client_t *cl, ngx_uint_t *progress)
 {
-    ssize_t            n;
-    ngx_int_t          rc;
-    ngx_connection_t  *c;
+    size_t     n;
+    ngx_int_t  rc;
 
-    c = cl->sc->connection;
     *progress = 0;
 
+    if (cl->rq->window) {
+        return ngx_s3_client_stream(cl, progress);
+    }
+
     for ( ;; ) {
-        n = c->recv(c, cl->buf, NGX_S3_CLIENT_RECV);
+        rc = ngx_s3_client_take(cl, &n);
 
-        if (n == NGX_AGAIN) {
-            return NGX_AGAIN;
-        }
-
-        if (n == NGX_ERROR) {
-            return NGX_ERROR;
-        }
-
-        if (n == 0) {
-            return s3_http_eof(&cl->http) == S3_OK ? NGX_OK : NGX_DONE;
+        if (rc != NGX_AGAIN || n == 0) {
+            return rc;
         }
 
         *progress = 1;
-        cl->rq->answered = 1;
-
-        rc = ngx_s3_client_feed(cl, (size_t) n);
-
-        if (rc != NGX_AGAIN) {
-            return rc;
-        }
     }
+}
+
+
+ngx_int_t
+ngx_s3_client_take(ngx_s3_client_t *cl, size_t *n)
+{
+    ssize_t            size;
+    ngx_connection_t  *c;
+
+    c = cl->sc->connection;
+    *n = 0;
+
+    size = c->recv(c, cl->buf, cl->size);
+
+    if (size == NGX_AGAIN || size == NGX_ERROR) {
+        return size;
+    }
+
+    if (size == 0) {
+        return s3_http_eof(&cl->http) == S3_OK ? NGX_OK : NGX_DONE;
+    }
+
+    *n = size;
+    cl->rq->answered = 1;
+
+    return ngx_s3_client_feed(cl, (size_t) size);
 }
 
 
@@ -700,6 +505,17 @@ ngx_s3_client_lost(ngx_s3_client_t *cl, ngx_int_t rc)
     if (cl->too_large) {
         ngx_s3_reason(rq->reason, "answer of \"%V\" is larger than %uz bytes",
                       host, cl->max_reply);
+        ngx_s3_client_finish(cl, NGX_S3_E_REPLY);
+        return;
+    }
+
+    if (cl->refused) {
+
+        if (rq->reason[0] == '\0') {
+            ngx_s3_reason(rq->reason, "answer of \"%V\" was not accepted",
+                          host);
+        }
+
         ngx_s3_client_finish(cl, NGX_S3_E_REPLY);
         return;
     }
@@ -779,18 +595,27 @@ ngx_s3_client_field(void *data, s3_str_t name, s3_str_t value)
 static int
 ngx_s3_client_body(void *data, const unsigned char *p, size_t len)
 {
-    size_t             size;
-    u_char            *mem;
-    ngx_str_t         *reply;
-    ngx_s3_client_t   *cl;
+    ngx_s3_client_t  *cl;
 
     cl = data;
-    reply = &cl->rq->reply;
 
-    if (len > cl->max_reply - reply->len) {
+    if (len > cl->max_reply - cl->rq->reply.len) {
         cl->too_large = 1;
         return S3_ERROR;
     }
+
+    return ngx_s3_client_keep(cl, p, len) == NGX_OK ? S3_OK : S3_ERROR;
+}
+
+
+ngx_int_t
+ngx_s3_client_keep(ngx_s3_client_t *cl, const u_char *p, size_t len)
+{
+    size_t      size;
+    u_char     *mem;
+    ngx_str_t  *reply;
+
+    reply = &cl->rq->reply;
 
     if (reply->len + len > cl->reply_size) {
         size = ngx_max(cl->reply_size, NGX_S3_CLIENT_REPLY_STEP / 2);
@@ -802,7 +627,7 @@ ngx_s3_client_body(void *data, const unsigned char *p, size_t len)
         mem = ngx_pnalloc(cl->rq->pool, size);
         if (mem == NULL) {
             cl->no_memory = 1;
-            return S3_ERROR;
+            return NGX_ERROR;
         }
 
         if (reply->len) {
@@ -817,11 +642,11 @@ ngx_s3_client_body(void *data, const unsigned char *p, size_t len)
     ngx_memcpy(reply->data + reply->len, p, len);
     reply->len += len;
 
-    return S3_OK;
+    return NGX_OK;
 }
 
 
-static void
+void
 ngx_s3_client_leaving(ngx_s3_client_t *cl)
 {
     ngx_s3_reason(cl->rq->reason, NGX_S3_LEAVING);
@@ -829,7 +654,7 @@ ngx_s3_client_leaving(ngx_s3_client_t *cl)
 }
 
 
-static void
+void
 ngx_s3_client_timeout(ngx_s3_client_t *cl, ngx_s3_error_e error)
 {
     ngx_s3_reason(cl->rq->reason, "\"%V\" timed out while %s",
@@ -844,7 +669,7 @@ ngx_s3_client_timeout(ngx_s3_client_t *cl, ngx_s3_error_e error)
 /* the one end of a request that was not cancelled; rq may be gone when this
    returns */
 
-static void
+void
 ngx_s3_client_finish(ngx_s3_client_t *cl, ngx_s3_error_e error)
 {
     ngx_s3_conn_t     *sc;
@@ -853,9 +678,7 @@ ngx_s3_client_finish(ngx_s3_client_t *cl, ngx_s3_error_e error)
     rq = cl->rq;
     sc = cl->sc;
 
-    if (cl->http.head_done) {
-        rq->status = cl->http.status;
-    }
+    ngx_s3_client_head(cl);
 
     if (sc) {
         if (error == NGX_S3_E_NONE && cl->written && cl->http.keepalive) {
@@ -879,7 +702,27 @@ ngx_s3_client_finish(ngx_s3_client_t *cl, ngx_s3_error_e error)
 }
 
 
-static ngx_str_t *
+void
+ngx_s3_client_head(ngx_s3_client_t *cl)
+{
+    s3_http_t         *http;
+    ngx_s3_request_t  *rq;
+
+    rq = cl->rq;
+    http = &cl->http;
+
+    if (!http->head_done) {
+        return;
+    }
+
+    rq->status = http->status;
+    rq->content_length = http->content_length;
+    rq->chunked = http->chunked;
+    rq->close_delimited = http->close_delimited;
+}
+
+
+ngx_str_t *
 ngx_s3_client_host(ngx_s3_client_t *cl)
 {
     return cl->rq->host.len ? &cl->rq->host : &cl->rq->endpoint->host;

@@ -1,57 +1,11 @@
-#include "ngx_s3_conn.h"
+#include "ngx_s3_conn_link.h"
 
-#include "ngx_s3_resolve.h"
-#include "ngx_s3_tls.h"
-
-
-/*
- * opening -> resolving -> connecting -> shaking -> opened <-> idle
- *    \___________\____________\___________\______> failed
- *
- * Each state may be skipped but none is gone back to, except that the next
- * address is tried (shaking -> connecting) and that an idle one is taken.
- */
-
-typedef enum {
-    NGX_S3_CONN_OPENING = 0,         /* ngx_s3_conn_open() has not returned */
-    NGX_S3_CONN_RESOLVING,
-    NGX_S3_CONN_CONNECTING,
-    NGX_S3_CONN_SHAKING,             /* hands, for TLS */
-    NGX_S3_CONN_OPENED,
-    NGX_S3_CONN_FAILED,
-    NGX_S3_CONN_IDLE
-} ngx_s3_conn_state_e;
-
-
-typedef struct {
-    ngx_s3_conn_t        sc;         /* first: what the caller holds */
-
-    ngx_s3_conn_state_e  state;
-    ngx_s3_conn_pt       handler;
-    ngx_str_t            host;       /* NUL after it */
-    ngx_log_t           *log;        /* the caller's; the cycle's when idle */
-    ngx_pool_t          *pool;       /* this struct's too */
-
-    ngx_s3_resolve_t     resolve;
-    ngx_addr_t          *addrs;
-    ngx_uint_t           naddrs;
-    ngx_uint_t           next;       /* address to try */
-    ngx_addr_t           unix_addr;
-
-    ngx_s3_tls_t         tls;
-
-    ngx_event_t          event;      /* posted: the handler is due */
-    ngx_queue_t          queue;      /* endpoint's idle */
-    unsigned             in_open:1;
-} ngx_s3_link_t;
-
-
-static ngx_queue_t *ngx_s3_endpoint_idle(ngx_s3_endpoint_t *endpoint);
 
 static ngx_s3_link_t *ngx_s3_link_create(ngx_s3_endpoint_t *endpoint,
     ngx_str_t *host, ngx_log_t *log);
 static ngx_int_t ngx_s3_link_resolve(ngx_s3_link_t *link);
 static void ngx_s3_link_resolved(ngx_s3_resolve_t *rs, ngx_int_t rc);
+static ngx_int_t ngx_s3_link_allow(ngx_s3_link_t *link);
 static void ngx_s3_link_connect(ngx_s3_link_t *link);
 static ngx_int_t ngx_s3_link_connect_next(ngx_s3_link_t *link);
 static ngx_int_t ngx_s3_link_prepare(ngx_s3_link_t *link, ngx_connection_t *c);
@@ -62,47 +16,7 @@ static void ngx_s3_link_connected(ngx_s3_link_t *link);
 static void ngx_s3_link_shaken(ngx_s3_tls_t *tls, ngx_s3_error_e error);
 static void ngx_s3_link_done(ngx_s3_link_t *link, ngx_s3_error_e error);
 static void ngx_s3_link_done_handler(ngx_event_t *ev);
-
-static void ngx_s3_link_read_handler(ngx_event_t *rev);
-static void ngx_s3_link_write_handler(ngx_event_t *wev);
 static void ngx_s3_link_disconnect(ngx_s3_link_t *link);
-static void ngx_s3_link_free(ngx_s3_link_t *link);
-
-static ngx_s3_link_t *ngx_s3_link_take(ngx_s3_endpoint_t *endpoint,
-    ngx_str_t *host, ngx_log_t *log);
-static ngx_uint_t ngx_s3_link_alive(ngx_s3_link_t *link);
-static void ngx_s3_link_idle_handler(ngx_event_t *ev);
-static void ngx_s3_link_dummy_handler(ngx_event_t *ev);
-static void ngx_s3_link_drop(ngx_s3_link_t *link);
-static void ngx_s3_link_set_log(ngx_s3_link_t *link, ngx_log_t *log);
-
-
-void
-ngx_s3_endpoint_close_idle(ngx_s3_endpoint_t *endpoint)
-{
-    ngx_queue_t    *idle;
-    ngx_s3_link_t  *link;
-
-    idle = ngx_s3_endpoint_idle(endpoint);
-
-    while (!ngx_queue_empty(idle)) {
-        link = ngx_queue_data(ngx_queue_head(idle), ngx_s3_link_t, queue);
-        ngx_s3_link_drop(link);
-    }
-
-    ngx_s3_tls_forget(endpoint);
-}
-
-
-static ngx_queue_t *
-ngx_s3_endpoint_idle(ngx_s3_endpoint_t *endpoint)
-{
-    if (endpoint->idle.next == NULL) {
-        ngx_queue_init(&endpoint->idle);
-    }
-
-    return &endpoint->idle;
-}
 
 
 ngx_s3_conn_t *
@@ -265,13 +179,13 @@ ngx_s3_link_connect(ngx_s3_link_t *link)
 {
     ngx_int_t  rc;
 
-    if (!link->sc.endpoint->sockaddr) {
-        link->addrs = link->resolve.addrs;
-        link->naddrs = link->resolve.naddrs;
-    }
-
     link->state = NGX_S3_CONN_CONNECTING;
     link->log->action = "connecting";
+
+    if (link->next == 0 && ngx_s3_link_allow(link) != NGX_OK) {
+        ngx_s3_link_done(link, NGX_S3_E_REFUSED);
+        return;
+    }
 
     do {
         rc = ngx_s3_link_connect_next(link);
@@ -293,6 +207,47 @@ ngx_s3_link_connect(ngx_s3_link_t *link)
     default:
         ngx_s3_link_done(link, NGX_S3_E_INTERNAL);
     }
+}
+
+
+/* Leaves the addresses that may be connected to. What is judged is what is
+   then connected to: the name is not resolved again. NGX_DECLINED: there are
+   none, the reason is the last one's. */
+
+static ngx_int_t
+ngx_s3_link_allow(ngx_s3_link_t *link)
+{
+    ngx_uint_t          i, n;
+    ngx_addr_t         *addr;
+    ngx_s3_endpoint_t  *ep;
+
+    ep = link->sc.endpoint;
+
+    if (!ep->sockaddr) {
+        link->addrs = link->resolve.addrs;
+        link->naddrs = link->resolve.naddrs;
+    }
+
+    if (ep->allow == NULL) {
+        return NGX_OK;
+    }
+
+    n = 0;
+
+    for (i = 0; i < link->naddrs; i++) {
+        addr = &link->addrs[i];
+
+        ngx_s3_reason(link->sc.reason, "address %V of \"%V\" is refused",
+                      &addr->name, &link->host);
+
+        if (ep->allow(ep, addr->sockaddr, link->sc.reason) == NGX_OK) {
+            link->addrs[n++] = *addr;
+        }
+    }
+
+    link->naddrs = n;
+
+    return n ? NGX_OK : NGX_DECLINED;
 }
 
 
@@ -583,7 +538,7 @@ ngx_s3_link_done_handler(ngx_event_t *ev)
 }
 
 
-static void
+void
 ngx_s3_link_read_handler(ngx_event_t *rev)
 {
     ngx_s3_link_t     *link;
@@ -598,7 +553,7 @@ ngx_s3_link_read_handler(ngx_event_t *rev)
 }
 
 
-static void
+void
 ngx_s3_link_write_handler(ngx_event_t *wev)
 {
     ngx_s3_link_t     *link;
@@ -640,7 +595,7 @@ ngx_s3_link_disconnect(ngx_s3_link_t *link)
 }
 
 
-static void
+void
 ngx_s3_link_free(ngx_s3_link_t *link)
 {
     if (link->event.posted) {
@@ -655,204 +610,6 @@ ngx_s3_link_free(ngx_s3_link_t *link)
 
 
 void
-ngx_s3_conn_keep(ngx_s3_conn_t *sc)
-{
-    ngx_queue_t        *idle;
-    ngx_s3_link_t      *link, *oldest;
-    ngx_connection_t   *c;
-    ngx_s3_endpoint_t  *ep;
-
-    link = (ngx_s3_link_t *) sc;
-    c = sc->connection;
-    ep = sc->endpoint;
-
-    if (link->state != NGX_S3_CONN_OPENED
-        || ep->keepalive == 0
-        || ep->keepalive_timeout == 0
-        || ngx_terminate
-        || ngx_exiting
-        || c->close
-        || c->error
-        || c->buffered
-        || c->read->eof
-        || c->read->error
-        || c->read->timedout
-        || c->write->error
-        || c->write->timedout
-        || ngx_handle_read_event(c->read, 0) != NGX_OK)
-    {
-        ngx_s3_link_free(link);
-        return;
-    }
-
-    idle = ngx_s3_endpoint_idle(ep);
-
-    if (ep->nidle >= ep->keepalive) {
-        oldest = ngx_queue_data(ngx_queue_last(idle), ngx_s3_link_t, queue);
-        ngx_s3_link_drop(oldest);
-    }
-
-    if (c->write->timer_set) {
-        ngx_del_timer(c->write);
-    }
-
-    if (c->write->posted) {
-        ngx_delete_posted_event(c->write);
-    }
-
-    if (c->read->posted) {
-        ngx_delete_posted_event(c->read);
-    }
-
-    ngx_add_timer(c->read, ep->keepalive_timeout);
-
-    c->read->handler = ngx_s3_link_idle_handler;
-    c->write->handler = ngx_s3_link_dummy_handler;
-    c->idle = 1;
-
-    sc->read = NULL;
-    sc->write = NULL;
-    sc->data = NULL;
-    link->handler = NULL;
-    link->state = NGX_S3_CONN_IDLE;
-
-    ngx_s3_link_set_log(link, ngx_cycle->log);
-
-    ngx_queue_insert_head(idle, &link->queue);
-    ep->nidle++;
-
-    if (c->read->ready) {
-        ngx_s3_link_idle_handler(c->read);
-    }
-}
-
-
-/* last kept, first taken: the others may grow old and go */
-
-static ngx_s3_link_t *
-ngx_s3_link_take(ngx_s3_endpoint_t *endpoint, ngx_str_t *host, ngx_log_t *log)
-{
-    ngx_queue_t       *q, *next, *idle;
-    ngx_s3_link_t     *link;
-    ngx_connection_t  *c;
-
-    idle = ngx_s3_endpoint_idle(endpoint);
-
-    for (q = ngx_queue_head(idle); q != ngx_queue_sentinel(idle); q = next) {
-        next = ngx_queue_next(q);
-        link = ngx_queue_data(q, ngx_s3_link_t, queue);
-
-        if (link->host.len != host->len
-            || ngx_strncasecmp(link->host.data, host->data, host->len) != 0)
-        {
-            continue;
-        }
-
-        /* its end may have come in this round of events */
-
-        if (!ngx_s3_link_alive(link)) {
-            ngx_s3_link_drop(link);
-            continue;
-        }
-
-        ngx_queue_remove(&link->queue);
-        endpoint->nidle--;
-
-        c = link->sc.connection;
-
-        if (c->read->timer_set) {
-            ngx_del_timer(c->read);
-        }
-
-        c->idle = 0;
-        c->sent = 0;
-        c->requests++;
-        c->read->handler = ngx_s3_link_read_handler;
-        c->write->handler = ngx_s3_link_write_handler;
-
-        ngx_s3_link_set_log(link, log);
-
-        link->state = NGX_S3_CONN_OPENED;
-        link->sc.reused = 1;
-
-        return link;
-    }
-
-    return NULL;
-}
-
-
-/*
- * Nothing to read: alive. Over TLS what is there may be a session ticket or a
- * new key, which c->recv() takes away and then says NGX_AGAIN.
- */
-
-static ngx_uint_t
-ngx_s3_link_alive(ngx_s3_link_t *link)
-{
-    int                n;
-    u_char             buf[1];
-    ngx_connection_t  *c;
-
-    c = link->sc.connection;
-
-    n = recv(c->fd, buf, 1, MSG_PEEK);
-
-    if (n == -1 && ngx_socket_errno == NGX_EAGAIN && c->ssl == NULL) {
-        c->read->ready = 0;
-        return 1;
-    }
-
-    if (n == 0 || c->ssl == NULL) {
-        return 0;
-    }
-
-    c->read->ready = 1;
-
-    return c->recv(c, buf, 1) == NGX_AGAIN;
-}
-
-
-static void
-ngx_s3_link_idle_handler(ngx_event_t *ev)
-{
-    ngx_s3_link_t     *link;
-    ngx_connection_t  *c;
-
-    c = ev->data;
-    link = c->data;
-
-    if (c->close
-        || c->read->timedout
-        || !ngx_s3_link_alive(link)
-        || ngx_handle_read_event(c->read, 0) != NGX_OK)
-    {
-        ngx_s3_link_drop(link);
-    }
-}
-
-
-static void
-ngx_s3_link_dummy_handler(ngx_event_t *ev)
-{
-    ngx_log_debug0(NGX_LOG_DEBUG_EVENT, ev->log, 0,
-                   "s3 idle connection dummy handler");
-}
-
-
-/* ends an idle one */
-
-static void
-ngx_s3_link_drop(ngx_s3_link_t *link)
-{
-    ngx_queue_remove(&link->queue);
-    link->sc.endpoint->nidle--;
-
-    ngx_s3_link_free(link);
-}
-
-
-static void
 ngx_s3_link_set_log(ngx_s3_link_t *link, ngx_log_t *log)
 {
     ngx_connection_t  *c;

@@ -34,6 +34,7 @@ typedef enum {
     NGX_S3_E_NONE = 0,
     NGX_S3_E_INTERNAL,               /* no memory, no socket */
     NGX_S3_E_RESOLVE,
+    NGX_S3_E_REFUSED,                /* no address of it is allowed */
     NGX_S3_E_CONNECT,
     NGX_S3_E_CONNECT_TIMEOUT,
     NGX_S3_E_TLS,
@@ -58,10 +59,17 @@ typedef struct {
 
 /*
  * Where to connect. Made when the configuration is read, lives in the cycle's
- * pool; each worker has its own copy of the state below (fork).
+ * pool; each worker has its own copy of the state below (fork). A derived one
+ * is made at run time and lives in the caller's pool.
  */
 
 typedef struct ngx_s3_endpoint_s  ngx_s3_endpoint_t;
+
+/* NGX_OK: sa may be connected to; else the reason says why not: NGX_S3_REASON
+   bytes, which already name address and host, and which ngx_s3_reason() may
+   write anew. Called for each address before the first connect. */
+typedef ngx_int_t (*ngx_s3_allow_pt)(ngx_s3_endpoint_t *endpoint,
+    struct sockaddr *sa, char *reason);
 
 struct ngx_s3_endpoint_s {
     ngx_str_t        name;           /* scheme://host[:port], for messages */
@@ -88,6 +96,9 @@ struct ngx_s3_endpoint_s {
     ngx_msec_t       keepalive_timeout;
     ngx_uint_t       keepalive;      /* idle connections a worker */
 
+    ngx_s3_allow_pt  allow;          /* which addresses; NULL: all */
+    void            *allow_data;     /* the caller's, for allow */
+
     /* the worker's, private to ngx_s3_conn.c */
     ngx_queue_t      idle;
     ngx_uint_t       nidle;
@@ -105,6 +116,18 @@ ngx_s3_endpoint_t *ngx_s3_endpoint_create(ngx_conf_t *cf, ngx_str_t *url,
    the caller zeroes the endpoint first and sets the rest. NGX_ERROR: logged. */
 ngx_int_t ngx_s3_endpoint_init(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint);
 
+
+/*
+ * For a host that is known only at run time: host, port and scheme are the
+ * uri's, which need not live on; ssl (context, name, verification), resolver,
+ * names, time-outs, allow and the TLS sessions, which are kept by host and
+ * port, are the template's. The template has an SSL context where tls was set
+ * when ngx_s3_endpoint_ssl() was called. No connection is kept. Lives as long
+ * as pool: cancel what uses it first. NULL: no memory, or https and the
+ * template has no SSL context.
+ */
+ngx_s3_endpoint_t *ngx_s3_endpoint_derive(ngx_pool_t *pool,
+    ngx_s3_endpoint_t *template, const s3_uri_endpoint_t *uri);
 
 /* Makes the SSL context (only where endpoint->tls). NGX_ERROR: logged. */
 ngx_int_t ngx_s3_endpoint_ssl(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
@@ -147,7 +170,8 @@ void ngx_s3_conn_close(ngx_s3_conn_t *sc);
    closes it when the pool is full or the worker is leaving. sc is gone. */
 void ngx_s3_conn_keep(ngx_s3_conn_t *sc);
 
-/* For exit_process: closes what is idle. */
+/* For exit_process: closes what is idle and forgets TLS sessions, which those
+   that were derived from it have shared. */
 void ngx_s3_endpoint_close_idle(ngx_s3_endpoint_t *endpoint);
 
 

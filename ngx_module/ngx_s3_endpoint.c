@@ -9,8 +9,8 @@
 #define NGX_S3_TLS_DEPTH      100    /* OpenSSL's own default */
 
 
-static ngx_int_t ngx_s3_endpoint_names(ngx_conf_t *cf,
-    ngx_s3_endpoint_t *endpoint, s3_uri_endpoint_t *uri);
+static ngx_int_t ngx_s3_endpoint_address(ngx_pool_t *pool,
+    ngx_s3_endpoint_t *endpoint, const s3_uri_endpoint_t *uri);
 static ngx_int_t ngx_s3_endpoint_store(ngx_conf_t *cf, ngx_ssl_t *ssl,
     ngx_s3_ssl_conf_t *conf);
 
@@ -33,15 +33,46 @@ ngx_s3_endpoint_create(ngx_conf_t *cf, ngx_str_t *url, const char **err)
     }
 
     if (ngx_s3_endpoint_init(cf, endpoint) != NGX_OK
-        || ngx_s3_endpoint_names(cf, endpoint, &uri) != NGX_OK)
+        || ngx_s3_endpoint_address(cf->pool, endpoint, &uri) != NGX_OK)
     {
         return NULL;
     }
 
-    endpoint->port = (in_port_t) uri.port;
-    endpoint->type = uri.type;
-    endpoint->tls = uri.tls;
     endpoint->ssl_verify = 1;
+
+    return endpoint;
+}
+
+
+ngx_s3_endpoint_t *
+ngx_s3_endpoint_derive(ngx_pool_t *pool, ngx_s3_endpoint_t *template,
+    const s3_uri_endpoint_t *uri)
+{
+    ngx_s3_endpoint_t  *endpoint;
+
+    if (uri->tls && template->ssl == NULL) {
+        return NULL;
+    }
+
+    endpoint = ngx_palloc(pool, sizeof(ngx_s3_endpoint_t));
+    if (endpoint == NULL) {
+        return NULL;
+    }
+
+    *endpoint = *template;
+
+    endpoint->sockaddr = NULL;
+    endpoint->socklen = 0;
+
+    /* an idle connection would outlive the pool */
+
+    endpoint->keepalive = 0;
+    endpoint->nidle = 0;
+    ngx_queue_init(&endpoint->idle);
+
+    if (ngx_s3_endpoint_address(pool, endpoint, uri) != NGX_OK) {
+        return NULL;
+    }
 
     return endpoint;
 }
@@ -79,8 +110,8 @@ ngx_s3_endpoint_init(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint)
 
 
 static ngx_int_t
-ngx_s3_endpoint_names(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
-    s3_uri_endpoint_t *uri)
+ngx_s3_endpoint_address(ngx_pool_t *pool, ngx_s3_endpoint_t *endpoint,
+    const s3_uri_endpoint_t *uri)
 {
     u_char      *p, *start;
     size_t       len;
@@ -92,10 +123,14 @@ ngx_s3_endpoint_names(ngx_conf_t *cf, ngx_s3_endpoint_t *endpoint,
 
     len = sizeof("https://[]:65535") + uri->host.len;
 
-    p = ngx_pnalloc(cf->pool, uri->host.len + 1 + len);
+    p = ngx_pnalloc(pool, uri->host.len + 1 + len);
     if (p == NULL) {
         return NGX_ERROR;
     }
+
+    endpoint->port = (in_port_t) uri->port;
+    endpoint->type = uri->type;
+    endpoint->tls = uri->tls;
 
     endpoint->host.len = uri->host.len;
     endpoint->host.data = p;

@@ -36,7 +36,8 @@ static const struct {
     /* NGX_S3_ABORT */     { "AbortMultipartUpload", ngx_string("DELETE") },
     /* NGX_S3_PUT */       { "PutObject", ngx_string("PUT") },
     /* NGX_S3_HEAD */      { "HeadObject", ngx_string("HEAD") },
-    /* NGX_S3_LIST_PARTS */ { "ListParts", ngx_string("GET") }
+    /* NGX_S3_LIST_PARTS */ { "ListParts", ngx_string("GET") },
+    /* NGX_S3_GET */       { "GetObject", ngx_string("GET") }
 };
 
 
@@ -146,7 +147,9 @@ ngx_s3_op_query(ngx_s3_call_t *call, ngx_pool_t *pool, ngx_s3_op_t *op)
         return NGX_OK;
     }
 
-    if (call->op == NGX_S3_PUT || call->op == NGX_S3_HEAD) {
+    if (call->op == NGX_S3_PUT || call->op == NGX_S3_HEAD
+        || call->op == NGX_S3_GET)
+    {
         return NGX_OK;
     }
 

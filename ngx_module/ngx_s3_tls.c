@@ -6,11 +6,14 @@
 #define NGX_S3_TLS_SESSIONS  32      /* hosts of an endpoint */
 
 
-/* a session to resume, of one host; the worker's memory */
+/* A session to resume, of one host and port: the endpoints that are derived
+   from one share them. The worker's memory: a derived endpoint's is gone before
+   its sessions are. */
 
 typedef struct {
     ngx_queue_t         queue;
     ngx_ssl_session_t  *session;
+    in_port_t           port;
     size_t              len;
     u_char              host[1];
 } ngx_s3_tls_session_t;
@@ -371,6 +374,7 @@ ngx_s3_tls_save(ngx_connection_t *c)
     }
 
     s->session = session;
+    s->port = tls->endpoint->port;
     s->len = tls->host.len;
     ngx_memcpy(s->host, tls->host.data, tls->host.len);
 
@@ -411,7 +415,8 @@ ngx_s3_tls_find(ngx_s3_endpoint_t *endpoint, ngx_str_t *host)
     {
         s = ngx_queue_data(q, ngx_s3_tls_session_t, queue);
 
-        if (s->len == host->len
+        if (s->port == endpoint->port
+            && s->len == host->len
             && ngx_memcmp(s->host, host->data, host->len) == 0)
         {
             ngx_queue_remove(q);

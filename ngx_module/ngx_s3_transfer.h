@@ -195,6 +195,12 @@ ngx_int_t ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
  */
 ngx_int_t ngx_s3_transfer_total(ngx_s3_transfer_t *t, int64_t total);
 
+/* Of an origin's answer (an array of s3_field_t), what tells a reader of the
+   object what its bytes are goes to the object, unless the transfer has a
+   header of that name already (ngx_s3_keep() says which); before it is
+   admitted. Copied. NGX_ERROR: no memory. */
+ngx_int_t ngx_s3_transfer_keep(ngx_s3_transfer_t *t, ngx_array_t *fields);
+
 /* NGX_OK: there is memory for the first part: read the body; NGX_AGAIN: RESUME
    follows; NGX_ERROR: it has failed, DONE follows */
 ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
@@ -223,6 +229,11 @@ void ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
    `aborted` with that reason, and DONE follows with 409 "TransferCancelled".
    Does nothing where the body is whole or the result stands. */
 void ngx_s3_transfer_cancel(ngx_s3_transfer_t *t, const char *reason);
+
+/* a copy of an array of s3_field_t (NULL: an empty one), with its strings; room
+   for one more. NGX_ERROR: no memory. */
+ngx_int_t ngx_s3_fields_copy(ngx_pool_t *pool, ngx_array_t *from,
+    ngx_array_t **to);
 
 
 #endif /* NGX_S3_TRANSFER_H */

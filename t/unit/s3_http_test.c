@@ -461,6 +461,7 @@ check(const reply_t *t, size_t cut, size_t step)
     assert_int_equal(r->http.status, t->status);
     assert_int_equal(r->http.content_length, t->length);
     assert_int_equal(r->http.chunked, (t->flags & CHUNKED) != 0);
+    assert_int_equal(r->http.close_delimited, (t->flags & CLOSED) != 0);
 
     if (rc == S3_OK) {
         assert_int_equal(total + t->rest, strlen(t->text));
