@@ -147,15 +147,3 @@ sub wait {
 }
 
 1;
-    }
-    my $reply = S3T::Util::read_file($s->{base});
-    my ($status) = $reply =~ m{^HTTP/1\.1 (\d+)};
-    my ($body) = $reply =~ /\r\n\r\n(.*)/s;
-    return {
-        exit => $s->{exit} >> 8, status => $status || 0,
-        json => scalar eval { JSON::PP->new->utf8->decode($body) },
-        sent => S3T::Util::read_file("$s->{base}.err"),
-    };
-}
-
-1;
