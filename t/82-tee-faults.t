@@ -294,7 +294,7 @@ subtest 'S3 fails' => sub {
     for my $name (@names) {
         my $r = $started{$name}[0]->wait;
         is_whole($r, $large, $name);
-        cmp_ok($r->{seconds}, '<', 4, "$name: as fast as ever");
+        cmp_ok($r->{seconds}, '<', 5, "$name: as fast as ever");
         my $id = id("s3 $name");
         my $record = is_dropped($id, $name eq 'forgets' ? 'failed|overrun'
             : 'failed', 'failed', qr/./, $name);
@@ -308,7 +308,7 @@ subtest 'S3 fails' => sub {
         my $r = curl($n->url("/tee/$name$small_path?id=$id&length"),
             digest => 1);
         is_whole($r, $small, "small, $name") if $name eq 'down';
-        cmp_ok($r->{seconds}, '<', 0.5, "small, $name: at once");
+        cmp_ok($r->{seconds}, '<', 0.9, "small, $name: at once");
     }
     my $record = is_final($n, id('s3 small down'), 'failed', 'small, down');
     like($record->{error}, qr/./, 'says why');
@@ -323,7 +323,8 @@ subtest 'S3 does not keep up' => sub {
                 $port ? (port => $port) : ());
             is_same($r, $name);
             is_whole($r->{tee}, $large, $name);
-            cmp_ok($r->{tee}{seconds}, '<', 2, "$name: as fast as ever");
+            cmp_ok($r->{tee}{seconds}, '<', $r->{bare}{seconds} + 2,
+                "$name: as fast as ever");
             is_dropped($r->{id}, 'overrun', 'failed', qr/keep up|overrun/i,
                 $name);
             my ($to) = $where =~ /^(\w+)/;
@@ -395,7 +396,7 @@ subtest 'wait no longer than the client does' => sub {
         my $r = $c->wait;
         is_whole($r, $large, $name);
         cmp_ok($r->{seconds}, '>', 0.3, "$name: it was waited");
-        cmp_ok($r->{seconds}, '<', 4, "$name: not for long");
+        cmp_ok($r->{seconds}, '<', 8, "$name: not for long");
         is_dropped($id, 'overrun', 'failed', qr/keep up|overrun/i, $name);
         ok(aborted($fake{still}, $id), "$name: the upload is aborted");
     }
