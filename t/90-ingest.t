@@ -177,6 +177,7 @@ http {
     server {
         listen 127.0.0.1:%%PORT_strict%%;
         %%S3%%
+        s3_ssl_trusted_certificate %%CA%%;
         s3_tries 1;
         location /private { s3_ingest http://private.test/; }
         location /mixed {
