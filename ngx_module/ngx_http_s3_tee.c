@@ -93,7 +93,10 @@ ngx_http_s3_tee_header_filter(ngx_http_request_t *r)
     ctx = ngx_http_s3_tee_ctx(r);
 
     if (ctx == NULL) {
-        return NGX_ERROR;
+
+        /* the client need not suffer from it */
+
+        return ngx_http_next_header_filter(r);
     }
 
     rc = ngx_http_s3_tee_judge(r, &conf->tee, &reason);
