@@ -247,6 +247,15 @@ sub transferred {
 }
 
 
+# "function file:line" of the frames where this trial's failure was, or its
+# last one's
+sub stack {
+    my ($s) = @_;
+    return $s->{torture}->names($s->{look}, S3T::Nginx::module_path(),
+        S3T::Nginx::binary());
+}
+
+
 # The rows: what is done, and what is done to it
 
 sub next_id {
@@ -269,9 +278,10 @@ sub _trial {
     my $worker = $s->worker;
 
     $s->{failing} = $op;
+    $s->{times} = $o{times};
     $s->{torture}->fail($op, $i, mode => $mode, %o, pid => $s->_pid(%o));
     my $r = $action->($id, $key);
-    my $look = $s->{torture}->off;
+    my $look = $s->{look} = $s->{torture}->off;
     my @bad = $verdict->($r, $id, $key);
     my $log = $s->news;
     $s->{trials}++;
@@ -285,8 +295,7 @@ sub _trial {
     my $text = "$name, $op $mode, N $i"
         . (($o{times} || 1) > 1 ? " and $o{times} in all" : '') . ': '
         . join('; ', @bad) . "\n" . join '', map { "        $_\n" }
-        $s->{torture}->names($look, S3T::Nginx::module_path(),
-            S3T::Nginx::binary());
+        $s->stack;
     if ($look->{fired} && !$look->{ours}) {
         push @{$s->{theirs}}, $text;
         return;
@@ -307,6 +316,7 @@ sub _row {
 
     my ($id, $key) = $s->next_id;
     $s->{failing} = '';
+    $s->{look} = { stack => [] };
     $s->{torture}->count($op, mode => $mode, pid => $s->_pid(%o));
     my $r = $action->($id, $key);
     my $count = $s->{torture}->off->{count};
