@@ -298,12 +298,12 @@ sub connections {
         body => $large, status => 502, code => 'BadGateway',
         count => { create => 3 }, message => qr/larger than 1048576 bytes/);
 
-    $s->case('silent', on => { part => { delay => 30 } }, body => $large,
+    $s->case('silent', on => { part => { delay => 600 } }, body => $large,
         conf => 's3_read_timeout 300ms; s3_tries 2;', status => 504,
         code => 'GatewayTimeout', count => { part => 0, abort => 1 },
         message => qr/timed out while it was to answer/);
 
-    $s->case('silent-put', on => { put => { delay => 30 } },
+    $s->case('silent-put', on => { put => { delay => 600 } },
         conf => 's3_read_timeout 300ms; s3_tries 2;', status => 504,
         code => 'GatewayTimeout', count => { put => 0, head => 1 },
         message => qr/^PutObject failed: .*timed out/);
@@ -335,7 +335,7 @@ sub connections {
             ] } }, body => $large, conf => 's3_read_timeout 2s; s3_tries 1;',
         count => { part => 2, complete => 1 });
 
-    $s->case('deaf', on => { put => { read => 1000, drain => 0, delay => 30 } },
+    $s->case('deaf', on => { put => { read => 1000, drain => 0, delay => 600 } },
         body => data(20 * MB), conf => 's3_send_timeout 300ms; s3_tries 2;'
         . ' s3_part_size 20m;', status => 504, code => 'GatewayTimeout',
         message => qr/timed out while it was sent a request/);
