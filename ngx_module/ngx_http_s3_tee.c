@@ -22,6 +22,9 @@ static ngx_int_t ngx_http_s3_tee_header_filter(ngx_http_request_t *r);
 static ngx_http_s3_ctx_t *ngx_http_s3_tee_ctx(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_tee_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
+#if (NGX_HTTP_V2)
+static void ngx_http_s3_tee_reading(ngx_http_request_t *r);
+#endif
 static ngx_int_t ngx_http_s3_tee_create(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
 static ngx_int_t ngx_http_s3_tee_fields(ngx_http_request_t *r,
@@ -200,6 +203,16 @@ ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     tee->goes_on = (ucf && ucf->ignore_client_abort
                     && conf->tee.client_abort == NGX_HTTP_S3_TEE_CONTINUE);
 
+#if (NGX_HTTP_V2)
+
+    if (tee->goes_on && r->stream
+        && r->read_event_handler == ngx_http_block_reading)
+    {
+        r->read_event_handler = ngx_http_s3_tee_reading;
+    }
+
+#endif
+
     rc = ngx_http_s3_tee_create(r, conf, ctx);
     if (rc != NGX_OK) {
         return rc;
@@ -220,6 +233,30 @@ ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 
     return NGX_OK;
 }
+
+
+#if (NGX_HTTP_V2)
+
+/* Of a stream that is gone HTTP/2 tells with a read event alone, while the
+   upstream waits until what was sent can be written. */
+
+static void
+ngx_http_s3_tee_reading(ngx_http_request_t *r)
+{
+    ngx_event_t  *wev;
+
+    ngx_http_block_reading(r);
+
+    if (r->connection->error) {
+        wev = r->connection->write;
+        wev->active = 0;
+        wev->ready = 1;
+
+        ngx_post_event(wev, &ngx_posted_events);
+    }
+}
+
+#endif
 
 
 static ngx_int_t
@@ -356,9 +393,15 @@ ngx_http_s3_tee_own_fields(ngx_http_request_t *r, ngx_array_t *headers,
 }
 
 
+/* once: where a filter turns the answer into an error, that is judged, too */
+
 static void
 ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason)
 {
+    if (ctx->tee->state == NGX_HTTP_S3_TEE_NOT) {
+        return;
+    }
+
     ctx->tee->state = NGX_HTTP_S3_TEE_NOT;
     ctx->tee->reason = reason;
 
@@ -466,6 +509,10 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
     } else if (conf->tee.max_size && tee->count > conf->tee.max_size) {
         ngx_http_s3_tee_drop(ctx, S3_TEE_SIZE,
                              "the response is larger than s3_tee_max_size");
+
+    } else if (tee->whole && tee->count < conf->tee.min_size) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_SIZE,
+                             "the response is smaller than s3_tee_min_size");
     }
 }
 
