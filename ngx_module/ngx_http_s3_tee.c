@@ -10,7 +10,6 @@
  */
 
 #include "ngx_http_s3_spec.h"
-#include "ngx_s3_kept.h"
 
 
 /* r->buffered has four bits: ssi, sub, copy have the others, and this one is
@@ -27,10 +26,6 @@ static ngx_int_t ngx_http_s3_tee_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
 static ngx_int_t ngx_http_s3_tee_create(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
-static ngx_int_t ngx_http_s3_tee_fields(ngx_http_request_t *r,
-    ngx_array_t *headers);
-static ngx_int_t ngx_http_s3_tee_own_fields(ngx_http_request_t *r,
-    ngx_array_t *headers, ngx_uint_t fixed);
 static void ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx,
     s3_tee_reason_e reason);
 
@@ -47,6 +42,7 @@ static void ngx_http_s3_tee_suspend(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx,
     ngx_chain_t *out);
 static void ngx_http_s3_tee_ended(ngx_http_s3_ctx_t *ctx);
+static void ngx_http_s3_tee_captured(ngx_http_s3_ctx_t *ctx);
 
 static void ngx_http_s3_tee_event(void *data, ngx_s3_transfer_event_e event);
 static void ngx_http_s3_tee_done(ngx_http_s3_ctx_t *ctx);
@@ -59,6 +55,7 @@ static void ngx_http_s3_tee_drop(ngx_http_s3_ctx_t *ctx,
 static void ngx_http_s3_tee_leave(ngx_http_s3_ctx_t *ctx, ngx_uint_t failed,
     const char *message);
 static void ngx_http_s3_tee_cleanup(void *data);
+static ngx_uint_t ngx_http_s3_tee_outlives(ngx_http_s3_ctx_t *ctx);
 static ngx_s3_counters_t *ngx_http_s3_tee_counters(ngx_http_request_t *r);
 
 
@@ -307,98 +304,6 @@ ngx_http_s3_tee_create(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 }
 
 
-/* what the origin says of the representation; the configuration comes first */
-
-static ngx_int_t
-ngx_http_s3_tee_fields(ngx_http_request_t *r, ngx_array_t *headers)
-{
-    ngx_uint_t        i, fixed;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    fixed = headers->nelts;
-
-    part = &r->headers_out.headers.part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                break;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].hash
-            && ngx_s3_keep(r->pool, headers, fixed, ngx_s3_to_str(h[i].key),
-                           ngx_s3_to_str(h[i].value))
-               != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return ngx_http_s3_tee_own_fields(r, headers, fixed);
-}
-
-
-/* those that nginx does not keep in its list */
-
-static ngx_int_t
-ngx_http_s3_tee_own_fields(ngx_http_request_t *r, ngx_array_t *headers,
-    ngx_uint_t fixed)
-{
-    u_char     *p;
-    ngx_str_t   type, charset, modified;
-
-    type = r->headers_out.content_type;
-    charset = r->headers_out.charset;
-
-    if (type.len && charset.len
-        && r->headers_out.content_type_len == type.len)
-    {
-        p = ngx_pnalloc(r->pool, type.len + sizeof("; charset=")
-                                 + charset.len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        type.len = ngx_sprintf(p, "%V; charset=%V", &type, &charset) - p;
-        type.data = p;
-    }
-
-    ngx_str_null(&modified);
-
-    if (r->headers_out.last_modified_time != -1) {
-        modified.data = ngx_pnalloc(r->pool,
-                                    sizeof("Mon, 28 Sep 1970 06:00:00 GMT"));
-        if (modified.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        modified.len = ngx_http_time(modified.data,
-                                     r->headers_out.last_modified_time)
-                       - modified.data;
-    }
-
-    if (ngx_s3_keep(r->pool, headers, fixed, s3_str("content-type"),
-                    ngx_s3_to_str(type))
-           != NGX_OK
-        || ngx_s3_keep(r->pool, headers, fixed, s3_str("last-modified"),
-                       ngx_s3_to_str(modified))
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
 /* once: where a filter turns the answer into an error, that is judged, too */
 
 static void
@@ -478,6 +383,7 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 static void
 ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 {
+    ngx_chain_t             *cl;
     ngx_http_s3_tee_t       *tee;
     ngx_http_s3_loc_conf_t  *conf;
 
@@ -485,6 +391,19 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 
     if (tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
         return;
+    }
+
+    if (tee->live && !tee->whole && ctx->request->upstream->cleanup == NULL) {
+
+        /* the upstream has failed, and its client is to have what there is */
+
+        for (cl = in; cl && !cl->buf->last_buf; cl = cl->next) { /* void */ }
+
+        if (cl == NULL) {
+            ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
+                                 "the response did not come whole");
+            return;
+        }
     }
 
     for ( /* void */ ; in; in = in->next) {
@@ -698,7 +617,7 @@ ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
                 ngx_del_timer(&tee->patience);
             }
 
-        } else if (out || !tee->patience.timer_set) {
+        } else if (!tee->deaf && (out || !tee->patience.timer_set)) {
             ngx_http_s3_tee_patient(ctx);
         }
 
@@ -802,6 +721,10 @@ ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
         tee->deaf = 1;
         r->connection->error = 1;
         rc = NGX_OK;
+
+        if (tee->patience.timer_set) {
+            ngx_del_timer(&tee->patience);
+        }
     }
 
     ngx_http_s3_tee_settle(r, tee);
@@ -835,12 +758,19 @@ ngx_http_s3_tee_ended(ngx_http_s3_ctx_t *ctx)
         return;
     }
 
-    tee->state = NGX_HTTP_S3_TEE_CAPTURED;
+    ngx_http_s3_tee_captured(ctx);
+
+    ngx_s3_transfer_finish(ctx->transfer);
+}
+
+
+static void
+ngx_http_s3_tee_captured(ngx_http_s3_ctx_t *ctx)
+{
+    ctx->tee->state = NGX_HTTP_S3_TEE_CAPTURED;
 
     (void) ngx_atomic_fetch_add(&ngx_http_s3_tee_counters(ctx->request)
                                      ->tee_captured, 1);
-
-    ngx_s3_transfer_finish(ctx->transfer);
 }
 
 
@@ -1024,7 +954,7 @@ ngx_http_s3_tee_cleanup(void *data)
         ngx_delete_posted_event(&tee->turn);
     }
 
-    if (ngx_http_s3_tee_over(ctx)) {
+    if (ngx_http_s3_tee_over(ctx) || ngx_http_s3_tee_outlives(ctx)) {
         return;
     }
 
@@ -1041,6 +971,38 @@ ngx_http_s3_tee_cleanup(void *data)
     }
 
     ngx_http_s3_tee_leave(ctx, 0, "the request was ended by nginx");
+}
+
+
+/* whether all of the body came, and goes on to S3 without the request */
+
+static ngx_uint_t
+ngx_http_s3_tee_outlives(ngx_http_s3_ctx_t *ctx)
+{
+    ngx_s3_transfer_t       *t;
+    ngx_http_s3_tee_t       *tee;
+    ngx_http_s3_loc_conf_t  *conf;
+
+    tee = ctx->tee;
+    t = ctx->transfer;
+    conf = ngx_http_get_module_loc_conf(ctx->request,
+                                        ngx_http_s3_transfer_module);
+
+    if (tee->state != NGX_HTTP_S3_TEE_CAPTURING || !tee->whole
+        || conf->tee.client_abort == NGX_HTTP_S3_TEE_ABORT
+        || ngx_http_s3_tee_tail(tee, t) != NGX_OK)
+    {
+        return 0;
+    }
+
+    ngx_http_s3_tee_captured(ctx);
+
+    ctx->transfer = NULL;
+
+    *ctx->record = t->progress.record;
+    ctx->recorded = 1;
+
+    return 1;
 }
 
 

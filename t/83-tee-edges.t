@@ -222,8 +222,20 @@ for my $d ($large, data(20 * MB + 20_000)) {
         $c->kill('KILL');
         is_final($n, $id, 'completed', 'gone');
         is(logged($n, $id)->{tee}, 'captured', 'captured');
-        my @complete = $slow->requests('complete');
-        like($complete[-1]{path}, qr{/gone$path$}, 'S3 was told so');
+        my ($complete) = grep { $_->{path} =~ m{/gone\Q$path\E$} }
+            $slow->requests('complete');
+        ok($complete, 'S3 was told so');
+        my $body = read_file($d->{path});
+        my $from = 0;
+        for my $part (sort { $a->{query}{partNumber} <=> $b->{query}{partNumber} }
+            grep { $_->{path} eq $complete->{path} } $slow->requests('part'))
+        {
+            is($part->{sha256},
+                sha256_hex(substr $body, $from, $part->{length}),
+                "part $part->{query}{partNumber}");
+            $from += $part->{length};
+        }
+        is($from, $d->{size}, 'all parts');
     };
 }
 
