@@ -153,4 +153,40 @@ subtest 'cancelled while all is fetched anew' => sub {
     ok(!(wait_for { $held->accept } 2, 0.1), 'not asked again');
 };
 
+# what a regular expression caught is the client's
+subtest 'an origin that a client names' => sub {
+    for my $conf ('location ~ "^/pull/(?<where>.+)$" { s3_ingest $where; }',
+        'location /x/ { if ($uri ~ "^/x/(?<where>.+)$") { break; }'
+        . ' s3_ingest ${where}/a; }',
+        'map $arg_x $where { default http://a.test; }'
+        . ' location ~ "^/pull/(?<where>.+)$" { s3_ingest $where; }')
+    {
+        my ($map, $location) = $conf =~ /^(map .*?\}) (.*)/ ? ($1, $2)
+            : ('', $conf);
+        my (undef, $said) = $n->test_conf(<<"EOF");
+%%MAIN%%
+http {
+    %%HTTP%%
+    $map
+    server { listen 127.0.0.1:%%PORT%%; %%S3%% $location }
+}
+EOF
+        like($said, qr/begins with "\$where".*put a "map"/, $conf);
+    }
+    my ($ok, $said) = $n->test_conf(<<'EOF');
+%%MAIN%%
+http {
+    %%HTTP%%
+    map $uri $where { "~^/a/(?<rest>.+)$" http://a.test/$rest; }
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        %%S3%%
+        location /a/ { s3_ingest $where; }
+        location /b/ { s3_ingest $where; }
+    }
+}
+EOF
+    like($said, qr/test is successful/, 'but in a map');
+};
+
 end_child($server);
