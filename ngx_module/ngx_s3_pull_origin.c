@@ -358,6 +358,7 @@ ngx_s3_pull_field(s3_buf_t *b, ngx_array_t *fields, const char *name,
 ngx_int_t
 ngx_s3_pull_redirect(ngx_s3_pull_t *p)
 {
+    char         *end;
     size_t        size;
     u_char       *start;
     s3_buf_t      b, shown;
@@ -368,6 +369,13 @@ ngx_s3_pull_redirect(ngx_s3_pull_t *p)
 
     if (p->hops >= p->conf->redirects) {
         ngx_s3_pull_status(p);
+
+        end = p->result.message + ngx_strlen(p->result.message);
+
+        (void) ngx_cpystrn((u_char *) end,
+                           (u_char *) ", see s3_ingest_redirects",
+                           p->result.message + sizeof(p->result.message)
+                           - end);
         return NGX_DECLINED;
     }
 

@@ -122,6 +122,7 @@ http {
             s3_ingest_redirects 1;
             s3_ingest http://%%MOVES%%/$arg_at;
         }
+        location /stays/ { s3_ingest http://%%MOVES%%/latest; }
         location /held { s3_tries 5; s3_ingest http://%%HELD%%/a; }
         location /status/ { s3_status list cancel; }
     }
@@ -162,6 +163,14 @@ subtest 'a rest from elsewhere' => sub {
     is(pull('/moves/b?at=one')->{status}, 201, 'stored');
     is_deeply([$s3->sha256('moves/b')], [sha256_hex($text), $size],
         'of one place the rest is fetched');
+};
+
+subtest 'a redirect that is not followed' => sub {
+    $t->expect_errors(qr/s3 ingest from "[^"?]+" failed: /);
+    my $r = pull('/stays/a');
+    is("$r->{status} $r->{json}{error}", '502 OriginStatus', 'the answer');
+    like($r->{json}{message}, qr/answered 302, see s3_ingest_redirects$/,
+        'and what would follow it');
 };
 
 subtest 'cancelled while all is fetched anew' => sub {
