@@ -5,6 +5,8 @@
 
 #define NGX_S3_PULL_POOL   4096
 #define NGX_S3_PULL_SHOWN  512       /* of a URL, in a log line */
+#define NGX_S3_PULL_POOR   65536     /* bytes; a try that brings less is no
+                                        reason to hurry */
 
 
 typedef struct {
@@ -682,9 +684,16 @@ ngx_s3_pull_again(ngx_s3_pull_t *p, s3_retry_e class, ngx_msec_t after)
         p->since = ngx_current_msec;
     }
 
+    if (p->furthest - p->mark >= NGX_S3_PULL_POOR) {
+        p->poor = 0;
+    }
+
+    p->poor++;
+    p->mark = p->furthest;
+
     r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
 
-    delay = s3_retry_delay(class, p->failures, r) + after;
+    delay = s3_retry_delay(class, p->poor, r) + after;
     passed = ngx_current_msec - p->since;
 
     if (class == S3_RETRY_NO || p->failures >= target->tries

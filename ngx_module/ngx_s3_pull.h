@@ -92,6 +92,9 @@ typedef struct {
 
     ngx_uint_t               failures;   /* without progress between them */
     ngx_msec_t               since;      /* the first of them */
+    ngx_uint_t               poor;       /* tries in a row that brought little:
+                                            the more, the longer is waited */
+    off_t                    mark;       /* furthest at the last failure */
     ngx_event_t              timer;      /* plain: asks (again) */
     ngx_event_t              wake;       /* posted: tells the door */
 

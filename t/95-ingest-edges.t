@@ -93,11 +93,21 @@ my $moves = $t->fake(on => { get => sub {
     return { status => 200, body => $body, headers => { ETag => '"0"' } };
 } });
 
+# a byte for each request
+my $drips = $t->fake(on => { get => sub {
+    my ($r) = @_;
+    my ($from) = ($r->{headers}{range} || '') =~ /(\d+)/;
+    my $head = defined $from ? "206 Partial Content\r\nContent-Range: "
+        . "bytes $from-" . ($size - 1) . "/$size" : '200 OK';
+    return { close => 'after', raw => "HTTP/1.1 $head\r\nETag: \"d\"\r\n"
+        . 'Content-Length: ' . ($size - ($from || 0)) . "\r\n\r\nx" };
+} });
+
 my $held = listener();
 
 $t->token(TLS => 'localhost:' . $tls->sockport,
     REST => "127.0.0.1:$rest->{port}",
-    MOVES => "127.0.0.1:$moves->{port}",
+    DRIPS => "127.0.0.1:$drips->{port}", MOVES => "127.0.0.1:$moves->{port}",
     HELD => '127.0.0.1:' . $held->sockport);
 
 my $n = $t->nginx(<<'EOF', workers => 2);
@@ -123,6 +133,7 @@ http {
             s3_ingest http://%%MOVES%%/$arg_at;
         }
         location /stays/ { s3_ingest http://%%MOVES%%/latest; }
+        location /drips { s3_ingest http://%%DRIPS%%/a; }
         location /held { s3_tries 5; s3_ingest http://%%HELD%%/a; }
         location /status/ { s3_status list cancel; }
     }
@@ -171,6 +182,18 @@ subtest 'a redirect that is not followed' => sub {
     is("$r->{status} $r->{json}{error}", '502 OriginStatus', 'the answer');
     like($r->{json}{message}, qr/answered 302, see s3_ingest_redirects$/,
         'and what would follow it');
+};
+
+subtest 'an origin that brings a byte a time' => sub {
+    my $id = 'drips-' . $t->bucket;
+    my $c = curl_start($n->url("/drips?id=$id"), method => 'POST');
+    wait_for { $drips->requests('get') > 40 } 5;
+    my $asked = () = $drips->requests('get');
+    cmp_ok($asked, '>', 3, 'each byte is progress');
+    cmp_ok($asked, '<', 40, 'but no reason to hurry');
+    is(curl($n->url("/status/$id"), method => 'DELETE')->{status}, 202,
+        'cancelled');
+    is($c->wait->{status}, 409, 'and told');
 };
 
 subtest 'cancelled while all is fetched anew' => sub {
