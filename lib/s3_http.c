@@ -384,34 +384,20 @@ s3_http_field(s3_http_t *h, s3_str_t name, s3_str_t value)
 static int
 s3_http_content_length(s3_http_t *h, s3_str_t value)
 {
-    size_t    i;
-    int64_t   n;
+    uint64_t  n;
     s3_str_t  item;
 
     while (s3_http_list(&value, &item)) {
 
-        n = 0;
-
-        for (i = 0; i < item.len; i++) {
-
-            if (item.data[i] < '0' || item.data[i] > '9'
-                || n > (INT64_MAX - (item.data[i] - '0')) / 10)
-            {
-                break;
-            }
-
-            n = n * 10 + (item.data[i] - '0');
-        }
-
-        if (item.len == 0 || i != item.len) {
+        if (s3_str_u64(item, INT64_MAX, &n) != S3_OK) {
             return s3_http_error(h, "malformed Content-Length in reply");
         }
 
-        if (h->content_length != -1 && h->content_length != n) {
+        if (h->content_length != -1 && h->content_length != (int64_t) n) {
             return s3_http_error(h, "conflicting Content-Length in reply");
         }
 
-        h->content_length = n;
+        h->content_length = (int64_t) n;
     }
 
     return S3_OK;

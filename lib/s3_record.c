@@ -55,7 +55,6 @@ static void s3_record_get(const s3_record_t *r, const s3_record_attr_t *a,
 static void s3_record_text(s3_record_value_t *v, const char *s);
 static int s3_record_store(s3_record_t *r, const s3_record_attr_t *a,
     s3_str_t value);
-static int s3_record_parse_u64(s3_str_t s, uint64_t *n);
 static int s3_record_parse_time(s3_str_t s, uint64_t *ms);
 static unsigned s3_record_digits(const unsigned char *p, size_t n);
 static void s3_record_print(char *p, unsigned n, size_t digits);
@@ -490,7 +489,7 @@ s3_record_store(s3_record_t *r, const s3_record_attr_t *a, s3_str_t value)
 
     case S3_RECORD_U64:
     case S3_RECORD_TOTAL:
-        if (s3_record_parse_u64(value, &n) != S3_OK
+        if (s3_str_u64(value, UINT64_MAX, &n) != S3_OK
             || (a->type == S3_RECORD_TOTAL && n > INT64_MAX))
         {
             return S3_ERROR;
@@ -531,36 +530,6 @@ s3_record_store(s3_record_t *r, const s3_record_attr_t *a, s3_str_t value)
     default:
         return S3_OK;
     }
-}
-
-
-static int
-s3_record_parse_u64(s3_str_t s, uint64_t *n)
-{
-    size_t    i;
-    unsigned  digit;
-
-    if (s.len == 0) {
-        return S3_ERROR;
-    }
-
-    *n = 0;
-
-    for (i = 0; i < s.len; i++) {
-        if (s.data[i] < '0' || s.data[i] > '9') {
-            return S3_ERROR;
-        }
-
-        digit = (unsigned) (s.data[i] - '0');
-
-        if (*n > (UINT64_MAX - digit) / 10) {
-            return S3_ERROR;
-        }
-
-        *n = *n * 10 + digit;
-    }
-
-    return S3_OK;
 }
 
 

@@ -44,19 +44,56 @@ s3_str_eqs(s3_str_t a, const char *s)
 int
 s3_str_case_eqs(s3_str_t a, const char *lower)
 {
+    return s3_str_case_eq(a, s3_str(lower));
+}
+
+
+int
+s3_str_case_eq(s3_str_t a, s3_str_t b)
+{
     size_t  i;
 
-    if (strlen(lower) != a.len) {
+    if (a.len != b.len) {
         return 0;
     }
 
     for (i = 0; i < a.len; i++) {
-        if (s3_str_lower(a.data[i]) != (unsigned char) lower[i]) {
+        if (s3_str_lower(a.data[i]) != s3_str_lower(b.data[i])) {
             return 0;
         }
     }
 
     return 1;
+}
+
+
+int
+s3_str_u64(s3_str_t s, uint64_t max, uint64_t *n)
+{
+    size_t    i;
+    unsigned  digit;
+
+    if (s.len == 0) {
+        return S3_ERROR;
+    }
+
+    *n = 0;
+
+    for (i = 0; i < s.len; i++) {
+        if (s.data[i] < '0' || s.data[i] > '9') {
+            return S3_ERROR;
+        }
+
+        digit = (unsigned) (s.data[i] - '0');
+
+        if (digit > max || *n > (max - digit) / 10) {
+            return S3_ERROR;
+        }
+
+        *n = *n * 10 + digit;
+    }
+
+    return S3_OK;
 }
 
 

@@ -59,6 +59,13 @@ int s3_str_eq(s3_str_t a, s3_str_t b);
 int s3_str_eqs(s3_str_t a, const char *s);
 int s3_str_case_eqs(s3_str_t a, const char *lower);
 
+/* 1: equal but for the case of ASCII letters, 0: not */
+int s3_str_case_eq(s3_str_t a, s3_str_t b);
+
+/* S3_OK: *n is the decimal number that s is, digits only and at most max, else
+   S3_ERROR */
+int s3_str_u64(s3_str_t s, uint64_t max, uint64_t *n);
+
 /* copies at most size - 1 bytes and a NUL; returns the bytes copied */
 size_t s3_str_copy(char *dst, size_t size, s3_str_t src);
 

@@ -17,11 +17,12 @@ typedef struct {
 
 
 static json_t *s3_totals_store_json(const s3_store_totals_t *t);
+static json_t *s3_totals_tee_json(const s3_totals_t *t);
 static uint64_t s3_totals_value(const void *totals,
     const s3_totals_row_t *row);
 static void s3_totals_head(const s3_totals_row_t *row, s3_buf_t *out);
 static void s3_totals_sample(const s3_totals_row_t *row,
-    const char *store, uint64_t n, s3_buf_t *out);
+    const char *label, const char *value, uint64_t n, s3_buf_t *out);
 
 
 #define s3_totals_gauge(json, name, help, member)                            \
@@ -33,10 +34,12 @@ static void s3_totals_sample(const s3_totals_row_t *row,
 #define s3_totals_store(json, name, help, member, gauge)                     \
     { json, "store_" name, help, offsetof(s3_store_totals_t, member), gauge }
 
-/* the order of s3_totals_t: transfers, the two stores, the zone */
+/* the order of s3_totals_t: transfers, responses, the two stores, the zone */
 
 static const s3_totals_row_t  s3_totals_transfers[] = {
     s3_totals_gauge("active", "active", "Transfers under way.", active),
+    s3_totals_gauge("ingests", "ingests",
+        "Transfers under way that fetch their body themselves.", ingests),
     s3_totals_counter("started", "started", "Transfers started.", started),
     s3_totals_counter("completed", "completed",
         "Transfers whose object S3 confirmed.", completed),
@@ -66,6 +69,13 @@ static const s3_totals_row_t  s3_totals_transfers[] = {
     s3_totals_gauge("abortsWaiting", "aborts_waiting",
         "Multipart uploads to be aborted, past the first failure.",
         aborts_waiting)
+};
+
+static const s3_totals_row_t  s3_totals_tee[] = {
+    s3_totals_counter("captured", "tee_captured",
+        "Responses whose copy became an object.", tee_captured),
+    s3_totals_counter("notCaptured", "tee_not_captured",
+        "Responses that were not captured, or whose copy was dropped.", tee)
 };
 
 static const s3_totals_row_t  s3_totals_stores[] = {
@@ -115,6 +125,7 @@ s3_totals_json(const s3_totals_t *t, s3_buf_t *out)
                   s3_json_u64(s3_totals_value(t, &s3_totals_transfers[i])));
     }
 
+    rc |= json_object_set_new(root, "tee", s3_totals_tee_json(t));
     rc |= json_object_set_new(root, "redis", s3_totals_store_json(&t->redis));
     rc |= json_object_set_new(root, "dynamodb",
                               s3_totals_store_json(&t->dynamodb));
@@ -143,16 +154,29 @@ s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out)
         row = &s3_totals_transfers[i];
 
         s3_totals_head(row, out);
-        s3_totals_sample(row, NULL, s3_totals_value(t, row), out);
+        s3_totals_sample(row, NULL, NULL, s3_totals_value(t, row), out);
+    }
+
+    row = &s3_totals_tee[0];
+
+    s3_totals_head(row, out);
+    s3_totals_sample(row, NULL, NULL, t->tee_captured, out);
+
+    row = &s3_totals_tee[1];
+
+    s3_totals_head(row, out);
+
+    for (i = 0; i < S3_TEE_N; i++) {
+        s3_totals_sample(row, "reason", s3_tee_reason_name(i), t->tee[i], out);
     }
 
     for (i = 0; i < s3_totals_n(s3_totals_stores); i++) {
         row = &s3_totals_stores[i];
 
         s3_totals_head(row, out);
-        s3_totals_sample(row, "redis",
+        s3_totals_sample(row, "store", "redis",
                          s3_totals_value(&t->redis, row), out);
-        s3_totals_sample(row, "dynamodb",
+        s3_totals_sample(row, "store", "dynamodb",
                          s3_totals_value(&t->dynamodb, row), out);
     }
 
@@ -160,7 +184,7 @@ s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out)
         row = &s3_totals_zone[i];
 
         s3_totals_head(row, out);
-        s3_totals_sample(row, NULL, s3_totals_value(t, row), out);
+        s3_totals_sample(row, NULL, NULL, s3_totals_value(t, row), out);
     }
 
     return out->overflow ? S3_ERROR : S3_OK;
@@ -192,6 +216,37 @@ s3_totals_store_json(const s3_store_totals_t *t)
 }
 
 
+static json_t *
+s3_totals_tee_json(const s3_totals_t *t)
+{
+    int      rc;
+    size_t   i;
+    json_t  *root, *reasons;
+
+    root = json_object();
+    reasons = json_object();
+
+    /* the setters refuse a NULL and take the reference in any case */
+
+    rc = json_object_set_new(root, s3_totals_tee[0].json,
+                             s3_json_u64(t->tee_captured));
+
+    for (i = 0; i < S3_TEE_N; i++) {
+        rc |= json_object_set_new(reasons, s3_tee_reason_name(i),
+                                  s3_json_u64(t->tee[i]));
+    }
+
+    rc |= json_object_set_new(root, s3_totals_tee[1].json, reasons);
+
+    if (rc != 0) {
+        json_decref(root);
+        return NULL;
+    }
+
+    return root;
+}
+
+
 static uint64_t
 s3_totals_value(const void *totals, const s3_totals_row_t *row)
 {
@@ -217,15 +272,17 @@ s3_totals_head(const s3_totals_row_t *row, s3_buf_t *out)
 
 
 static void
-s3_totals_sample(const s3_totals_row_t *row, const char *store,
-    uint64_t n, s3_buf_t *out)
+s3_totals_sample(const s3_totals_row_t *row, const char *label,
+    const char *value, uint64_t n, s3_buf_t *out)
 {
     s3_buf_puts(out, "s3_transfer_");
     s3_buf_puts(out, row->name);
 
-    if (store) {
-        s3_buf_puts(out, "{store=\"");
-        s3_buf_puts(out, store);
+    if (label) {
+        s3_buf_putc(out, '{');
+        s3_buf_puts(out, label);
+        s3_buf_puts(out, "=\"");
+        s3_buf_puts(out, value);
         s3_buf_puts(out, "\"}");
     }
 

@@ -7,6 +7,7 @@
 #define S3_TOTALS_H
 
 #include "s3_str.h"
+#include "s3_tee.h"
 
 typedef struct {
     uint64_t  records;               /* handed over by the gate */
@@ -20,6 +21,7 @@ typedef struct {
 
 typedef struct {
     uint64_t           active;       /* gauge */
+    uint64_t           ingests;      /* gauge: those of them that are */
     uint64_t           started;
     uint64_t           completed;
     uint64_t           failed;
@@ -35,6 +37,9 @@ typedef struct {
     uint64_t           s3_errors;
     uint64_t           orphans;      /* aborted for those who died */
     uint64_t           aborts_waiting;   /* gauge */
+    uint64_t           tee_captured;     /* responses whose copy is an object */
+    uint64_t           tee[S3_TEE_N];    /* not captured, or dropped, by
+                                            reason */
     s3_store_totals_t  redis;
     s3_store_totals_t  dynamodb;
     uint64_t           slots;        /* gauge: size of the zone in records */
@@ -48,7 +53,7 @@ int s3_totals_json(const s3_totals_t *t, s3_buf_t *out);
 /* Prometheus text format 0.0.4 (prometheus.io "Exposition formats"), names
    s3_transfer_*; S3_ERROR: does not fit. S3_TOTALS_MAX bytes are enough for
    either form. */
-#define S3_TOTALS_MAX  8192
+#define S3_TOTALS_MAX  12288
 int s3_totals_prometheus(const s3_totals_t *t, s3_buf_t *out);
 
 #endif

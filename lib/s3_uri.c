@@ -10,8 +10,7 @@
 
 
 static int s3_uri_scheme(s3_str_t *url, const char *scheme);
-static int s3_uri_authority(s3_uri_endpoint_t *e, s3_str_t s,
-    const char **err);
+static int s3_uri_split(s3_uri_endpoint_t *e, s3_str_t s, const char **err);
 static int s3_uri_port(s3_uri_endpoint_t *e, s3_str_t port,
     const char **err);
 static int s3_uri_ip(int family, s3_str_t host);
@@ -26,16 +25,13 @@ static int s3_uri_is_region(s3_str_t s);
 int
 s3_uri_parse_endpoint(s3_str_t url, s3_uri_endpoint_t *e, const char **err)
 {
+    int       tls;
     s3_str_t  rest;
 
-    memset(e, 0, sizeof(s3_uri_endpoint_t));
-
     rest = url;
+    tls = s3_uri_scheme(&rest, "https://");
 
-    if (s3_uri_scheme(&rest, "https://")) {
-        e->tls = 1;
-
-    } else if (!s3_uri_scheme(&rest, "http://")) {
+    if (!tls && !s3_uri_scheme(&rest, "http://")) {
         *err = "must begin with \"http://\" or \"https://\"";
         return S3_ERROR;
     }
@@ -44,20 +40,33 @@ s3_uri_parse_endpoint(s3_str_t url, s3_uri_endpoint_t *e, const char **err)
         rest.len--;
     }
 
-    if (rest.len == 0) {
-        *err = "no host";
-        return S3_ERROR;
-    }
-
-    if (memchr(rest.data, '/', rest.len) || memchr(rest.data, '?', rest.len)
-        || memchr(rest.data, '#', rest.len)
-        || memchr(rest.data, '@', rest.len))
+    if (rest.len != 0
+        && (memchr(rest.data, '/', rest.len) || memchr(rest.data, '?', rest.len)
+            || memchr(rest.data, '#', rest.len)
+            || memchr(rest.data, '@', rest.len)))
     {
         *err = "must be a scheme, a host and a port only";
         return S3_ERROR;
     }
 
-    if (s3_uri_authority(e, rest, err) != S3_OK) {
+    return s3_uri_parse_authority(rest, tls, e, err);
+}
+
+
+int
+s3_uri_parse_authority(s3_str_t authority, int tls, s3_uri_endpoint_t *e,
+    const char **err)
+{
+    memset(e, 0, sizeof(s3_uri_endpoint_t));
+
+    e->tls = (tls != 0);
+
+    if (authority.len == 0) {
+        *err = "no host";
+        return S3_ERROR;
+    }
+
+    if (s3_uri_split(e, authority, err) != S3_OK) {
         return S3_ERROR;
     }
 
@@ -99,7 +108,7 @@ s3_uri_scheme(s3_str_t *url, const char *scheme)
 /* cuts host and port apart */
 
 static int
-s3_uri_authority(s3_uri_endpoint_t *e, s3_str_t s, const char **err)
+s3_uri_split(s3_uri_endpoint_t *e, s3_str_t s, const char **err)
 {
     s3_str_t              port;
     const unsigned char  *p, *end;
@@ -146,33 +155,19 @@ s3_uri_authority(s3_uri_endpoint_t *e, s3_str_t s, const char **err)
 static int
 s3_uri_port(s3_uri_endpoint_t *e, s3_str_t port, const char **err)
 {
-    size_t    i;
-    unsigned  n, dflt;
+    uint64_t  n, dflt;
 
     dflt = e->tls ? 443 : 80;
 
     if (port.data == NULL) {
-        e->port = dflt;
-        e->port_default = 1;
-        return S3_OK;
-    }
+        n = dflt;
 
-    n = 0;
-
-    for (i = 0; i < port.len && i < 5; i++) {
-        if (port.data[i] < '0' || port.data[i] > '9') {
-            break;
-        }
-
-        n = n * 10 + (port.data[i] - '0');
-    }
-
-    if (port.len == 0 || i != port.len || n == 0 || n > 65535) {
+    } else if (port.len > 5 || s3_str_u64(port, 65535, &n) != S3_OK || n == 0) {
         *err = "invalid port";
         return S3_ERROR;
     }
 
-    e->port = n;
+    e->port = (unsigned) n;
     e->port_default = (n == dflt);
 
     return S3_OK;

@@ -26,6 +26,11 @@ typedef struct {
 int s3_uri_parse_endpoint(s3_str_t url, s3_uri_endpoint_t *e,
     const char **err);
 
+/* host[:port], as it stands in a URL of http, tls: of https; e, *err and the
+   return value as above */
+int s3_uri_parse_authority(s3_str_t authority, int tls, s3_uri_endpoint_t *e,
+    const char **err);
+
 /* Appends S3's URI encoding (SigV4 "UriEncode"): keeps A-Z a-z 0-9 - . _ ~ and,
    where asked, '/'; upper-case hex. At most 3 bytes for one. */
 void s3_uri_encode(s3_buf_t *out, s3_str_t in, int keep_slash);

@@ -604,23 +604,12 @@ s3_xml_store(s3_xml_t *x, const s3_xml_value_t *v)
 static int
 s3_xml_number(const char *s, uint64_t max, uint64_t *n)
 {
-    unsigned  digit;
-
-    for (*n = 0; *s; s++) {
-        if (*s < '0' || *s > '9') {
-            return S3_ERROR;
-        }
-
-        digit = (unsigned) (*s - '0');
-
-        if (*n > (max - digit) / 10) {
-            return S3_ERROR;
-        }
-
-        *n = *n * 10 + digit;
+    if (*s == '\0') {
+        *n = 0;
+        return S3_OK;
     }
 
-    return S3_OK;
+    return s3_str_u64(s3_str(s), max, n);
 }
 
 

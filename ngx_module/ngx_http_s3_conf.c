@@ -1,18 +1,17 @@
 #include "ngx_http_s3_transfer_module.h"
 
 
-static char *ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
-    const char *prefix);
 static ngx_uint_t ngx_http_s3_field_name(u_char *p);
-static ngx_uint_t ngx_http_s3_owned_field(ngx_str_t *name);
+static ngx_uint_t ngx_http_s3_owned_field(ngx_str_t *name, const char **owned);
 static ngx_int_t ngx_http_s3_parse_percent(ngx_str_t *value,
     uint32_t *percent);
 static char *ngx_http_s3_init_target(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_target_t *target);
 static ngx_int_t ngx_http_s3_init_object(ngx_conf_t *cf,
-    ngx_http_s3_loc_conf_t *conf, ngx_str_t *location);
+    ngx_http_s3_loc_conf_t *conf, const char *directive,
+    ngx_http_complex_value_t *key);
 static char *ngx_http_s3_init_credentials(ngx_conf_t *cf,
-    ngx_http_s3_loc_conf_t *conf);
+    ngx_http_s3_loc_conf_t *conf, const char *directive);
 static void ngx_http_s3_init_resolver(ngx_conf_t *cf, ngx_s3_store_t *store);
 static char *ngx_http_s3_init_endpoint(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_target_t *target);
@@ -58,10 +57,9 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    ngx_str_t                         *value;
-    ngx_http_s3_main_conf_t           *mcf;
-    ngx_http_core_loc_conf_t          *clcf;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_str_t                 *value;
+    ngx_http_s3_main_conf_t   *mcf;
+    ngx_http_core_loc_conf_t  *clcf;
 
     if (lcf->upload) {
         return "is duplicate";
@@ -71,21 +69,15 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "cannot stand beside \"s3_status\" in one location";
     }
 
+    if (lcf->ingest.door) {
+        return "cannot stand beside \"s3_ingest\" in one location";
+    }
+
     value = cf->args->elts;
 
     if (cf->args->nelts == 2) {
-        lcf->upload_key = ngx_pcalloc(cf->pool,
-                                      sizeof(ngx_http_complex_value_t));
+        lcf->upload_key = ngx_http_s3_compile(cf, &value[1]);
         if (lcf->upload_key == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-        ccv.cf = cf;
-        ccv.value = &value[1];
-        ccv.complex_value = lcf->upload_key;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
     }
@@ -99,6 +91,30 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     clcf->handler = ngx_http_s3_upload_handler;
 
     return NGX_CONF_OK;
+}
+
+
+/* a value with variables, NULL: it was logged what is wrong */
+
+ngx_http_complex_value_t *
+ngx_http_s3_compile(ngx_conf_t *cf, ngx_str_t *value)
+{
+    ngx_http_compile_complex_value_t   ccv;
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = value;
+    ccv.complex_value = ngx_pcalloc(cf->pool,
+                                    sizeof(ngx_http_complex_value_t));
+
+    if (ccv.complex_value == NULL
+        || ngx_http_compile_complex_value(&ccv) != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return ccv.complex_value;
 }
 
 
@@ -150,6 +166,10 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "cannot stand beside \"s3_upload\" in one location";
     }
 
+    if (lcf->ingest.door) {
+        return "cannot stand beside \"s3_ingest\" in one location";
+    }
+
     lcf->status = ngx_pcalloc(cf->pool, sizeof(ngx_http_s3_status_conf_t));
     if (lcf->status == NULL) {
         return NGX_CONF_ERROR;
@@ -158,6 +178,10 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     rv = ngx_http_s3_status_parse(cf, lcf->status);
     if (rv != NGX_CONF_OK) {
         return rv;
+    }
+
+    if (ngx_http_s3_note_status(cf, lcf->status) != NGX_OK) {
+        return NGX_CONF_ERROR;
     }
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
@@ -279,7 +303,8 @@ ngx_http_s3_set_field(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    return ngx_http_s3_set_fields(cf, &lcf->object_headers, "");
+    return ngx_http_s3_set_fields(cf, &lcf->object_headers, "",
+                                  ngx_http_s3_owned_fields);
 }
 
 
@@ -288,13 +313,14 @@ ngx_http_s3_set_metadata(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    return ngx_http_s3_set_fields(cf, &lcf->metadata, "x-amz-meta-");
+    return ngx_http_s3_set_fields(cf, &lcf->metadata, "x-amz-meta-",
+                                  ngx_http_s3_owned_fields);
 }
 
 
-static char *
+char *
 ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
-    const char *prefix)
+    const char *prefix, const char **owned)
 {
     u_char                            *p;
     size_t                             n;
@@ -335,7 +361,7 @@ ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_s3_owned_field(&f->name)) {
+    if (ngx_http_s3_owned_field(&f->name, owned)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V\" cannot set \"%V\": the module sends it "
                            "itself", &value[0], &f->name);
@@ -375,12 +401,12 @@ ngx_http_s3_field_name(u_char *p)
 
 
 static ngx_uint_t
-ngx_http_s3_owned_field(ngx_str_t *name)
+ngx_http_s3_owned_field(ngx_str_t *name, const char **owned)
 {
     ngx_uint_t  i;
 
-    for (i = 0; ngx_http_s3_owned_fields[i]; i++) {
-        if (ngx_strcmp(name->data, ngx_http_s3_owned_fields[i]) == 0) {
+    for (i = 0; owned[i]; i++) {
+        if (ngx_strcmp(name->data, owned[i]) == 0) {
             return 1;
         }
     }
@@ -539,11 +565,12 @@ ngx_http_s3_init_resolver(ngx_conf_t *cf, ngx_s3_store_t *store)
 }
 
 
-/* all that an upload location needs, once its settings are merged */
+/* all that a location with a door needs, once its settings are merged */
 
 char *
 ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
-    ngx_http_s3_loc_conf_t *conf)
+    ngx_http_s3_loc_conf_t *conf, const char *directive,
+    ngx_http_complex_value_t *key)
 {
     char                      *rv;
     ngx_s3_target_t           *target, **listed;
@@ -554,19 +581,19 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
 
     if (conf->endpoint.len == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"s3_upload\" in location \"%V\" needs "
-                           "\"s3_endpoint\"", &clcf->name);
+                           "\"%s\" in location \"%V\" needs "
+                           "\"s3_endpoint\"", directive, &clcf->name);
         return NGX_CONF_ERROR;
     }
 
     if (conf->bucket == NULL) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"s3_upload\" in location \"%V\" needs "
-                           "\"s3_bucket\"", &clcf->name);
+                           "\"%s\" in location \"%V\" needs "
+                           "\"s3_bucket\"", directive, &clcf->name);
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_s3_init_object(cf, conf, &clcf->name) != NGX_OK) {
+    if (ngx_http_s3_init_object(cf, conf, directive, key) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -580,7 +607,7 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
 
     *listed = target;
 
-    rv = ngx_http_s3_init_credentials(cf, conf);
+    rv = ngx_http_s3_init_credentials(cf, conf, directive);
 
     if (rv == NGX_CONF_OK) {
         rv = ngx_http_s3_init_target(cf, conf, target);
@@ -617,13 +644,19 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
 }
 
 
-/* what would have each upload refused */
+/* what would have each transfer refused */
 
 static ngx_int_t
 ngx_http_s3_init_object(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
-    ngx_str_t *location)
+    const char *directive, ngx_http_complex_value_t *key)
 {
-    const char  *err;
+    ngx_str_t                 *location;
+    const char                *err;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    location = &clcf->name;
 
     if (conf->bucket->lengths == NULL
         && s3_uri_check_bucket(ngx_s3_to_str(conf->bucket->value), &err)
@@ -635,13 +668,12 @@ ngx_http_s3_init_object(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
         return NGX_ERROR;
     }
 
-    if (conf->upload_key && conf->upload_key->lengths == NULL
-        && s3_uri_check_key(ngx_s3_to_str(conf->upload_key->value), &err)
-           != S3_OK)
+    if (key && key->lengths == NULL
+        && s3_uri_check_key(ngx_s3_to_str(key->value), &err) != S3_OK)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid key of \"s3_upload\" in location \"%V\": "
-                           "%s", location, err);
+                           "invalid key of \"%s\" in location \"%V\": "
+                           "%s", directive, location, err);
         return NGX_ERROR;
     }
 
@@ -660,7 +692,8 @@ ngx_http_s3_init_object(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
 
 
 static char *
-ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
+ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
+    const char *directive)
 {
     char       *rv;
     ngx_str_t   name = ngx_string("s3_credentials");
@@ -676,7 +709,7 @@ ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
 
     if (conf->credentials->access_key.len == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"s3_upload\" has no credentials: %V",
+                           "\"%s\" has no credentials: %V", directive,
                            &conf->credentials_missing);
         return NGX_CONF_ERROR;
     }
@@ -745,7 +778,6 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_str_t                  hidden = ngx_string("...");
     const char                *err;
     ngx_s3_endpoint_t         *endpoint;
-    ngx_http_core_loc_conf_t  *clcf;
 
     endpoint = ngx_s3_endpoint_create(cf, &conf->endpoint, &err);
 
@@ -762,6 +794,22 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
         return NGX_CONF_ERROR;
     }
 
+    if (ngx_http_s3_set_endpoint(cf, conf, endpoint, &conf->ssl) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    target->endpoint = endpoint;
+
+    return NGX_CONF_OK;
+}
+
+
+ngx_int_t
+ngx_http_s3_set_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_endpoint_t *endpoint, ngx_s3_ssl_conf_t *ssl)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     /* core's stand-in for no resolver has no server */
@@ -777,15 +825,7 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     endpoint->keepalive = conf->keepalive;
     endpoint->keepalive_timeout = conf->keepalive_timeout;
 
-    if (endpoint->tls && ngx_s3_endpoint_ssl(cf, endpoint, &conf->ssl)
-                         != NGX_OK)
-    {
-        return NGX_CONF_ERROR;
-    }
-
-    target->endpoint = endpoint;
-
-    return NGX_CONF_OK;
+    return ngx_s3_endpoint_ssl(cf, endpoint, ssl);
 }
 
 

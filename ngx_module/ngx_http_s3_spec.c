@@ -1,16 +1,18 @@
 #include "ngx_http_s3_spec.h"
+#include "ngx_s3_kept.h"
 
 
-static ngx_int_t ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal,
-    ngx_uint_t status, const char *code, const char *message);
 static ngx_int_t ngx_http_s3_check_s3_api(ngx_http_request_t *r,
     ngx_http_s3_refusal_t *refusal);
 static ngx_uint_t ngx_http_s3_has_argument(ngx_str_t *args, const char *name);
 static ngx_int_t ngx_http_s3_check_type(ngx_http_request_t *r,
     ngx_http_s3_refusal_t *refusal);
+static ngx_int_t ngx_http_s3_spec_object(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_http_complex_value_t *key,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
 static ngx_int_t ngx_http_s3_spec_names(ngx_http_request_t *r,
-    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
-    ngx_http_s3_refusal_t *refusal);
+    ngx_http_s3_loc_conf_t *conf, ngx_http_complex_value_t *key,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal);
 static ngx_int_t ngx_http_s3_spec_id(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
     ngx_http_s3_refusal_t *refusal);
@@ -18,8 +20,8 @@ static int64_t ngx_http_s3_spec_total(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_spec_headers(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
     ngx_http_s3_refusal_t *refusal);
-static ngx_int_t ngx_http_s3_spec_configured(ngx_http_request_t *r,
-    ngx_array_t *fields, ngx_array_t *headers,
+static ngx_int_t ngx_http_s3_spec_fields(ngx_http_request_t *r,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec,
     ngx_http_s3_refusal_t *refusal);
 static ngx_uint_t ngx_http_s3_has_field(ngx_array_t *fields,
     const char *name);
@@ -34,30 +36,11 @@ static ngx_int_t ngx_http_s3_request_list(ngx_http_request_t *r,
     const char *name, ngx_str_t *list);
 
 
-/* of the client's request, kept with the object */
-
-static const struct {
-    const char  *name;
-    ngx_uint_t   list;               /* may come in several lines */
-} ngx_http_s3_object_headers[] = {
-    { "content-type", 0 },
-    { "content-disposition", 0 },
-    { "content-encoding", 1 },
-    { "content-language", 1 },
-    { "cache-control", 1 },
-    { "expires", 0 },
-    { NULL, 0 }
-};
-
-
 ngx_int_t
 ngx_http_s3_spec(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
 {
-    ngx_int_t                  rc;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    ngx_memzero(spec, sizeof(ngx_s3_transfer_spec_t));
+    ngx_int_t  rc;
 
     rc = ngx_http_s3_check_s3_api(r, refusal);
 
@@ -66,11 +49,8 @@ ngx_http_s3_spec(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_http_s3_spec_names(r, conf, spec, refusal);
-    }
-
-    if (rc == NGX_OK) {
-        rc = ngx_http_s3_spec_id(r, conf, spec, refusal);
+        rc = ngx_http_s3_spec_object(r, conf, conf->upload_key, spec,
+                                     refusal);
     }
 
     if (rc == NGX_OK) {
@@ -81,17 +61,72 @@ ngx_http_s3_spec(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
         rc = ngx_http_s3_spec_conditions(r, conf, spec, refusal);
     }
 
-    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
-
     spec->total = ngx_http_s3_spec_total(r);
     spec->direction = S3_UPLOAD;
-    spec->log = clcf->error_log;
 
     return rc;
 }
 
 
+ngx_int_t
+ngx_http_s3_spec_download(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_http_complex_value_t *key, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal)
+{
+    ngx_int_t  rc;
+    ngx_str_t  any = ngx_string("*");
+
+    rc = ngx_http_s3_spec_object(r, conf, key, spec, refusal);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_spec_fields(r, conf, spec, refusal);
+    }
+
+    if (rc == NGX_OK && !conf->overwrite) {
+        rc = ngx_http_s3_push_field(spec->conditions, "if-none-match", &any,
+                                    refusal);
+    }
+
+    spec->total = -1;
+    spec->direction = S3_DOWNLOAD;
+
+    return rc;
+}
+
+
+/* what all doors have in common: names, and room for headers */
+
 static ngx_int_t
+ngx_http_s3_spec_object(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_http_complex_value_t *key, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal)
+{
+    ngx_int_t                  rc;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    ngx_memzero(spec, sizeof(ngx_s3_transfer_spec_t));
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    spec->log = clcf->error_log;
+    spec->headers = ngx_array_create(r->pool, 8, sizeof(s3_field_t));
+    spec->conditions = ngx_array_create(r->pool, 2, sizeof(s3_field_t));
+
+    if (spec->headers == NULL || spec->conditions == NULL) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_s3_spec_names(r, conf, key, spec, refusal);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_s3_spec_id(r, conf, spec, refusal);
+    }
+
+    return rc;
+}
+
+
+ngx_int_t
 ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal, ngx_uint_t status,
     const char *code, const char *message)
 {
@@ -227,7 +262,8 @@ ngx_http_s3_check_type(ngx_http_request_t *r, ngx_http_s3_refusal_t *refusal)
 
 static ngx_int_t
 ngx_http_s3_spec_names(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
-    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+    ngx_http_complex_value_t *key, ngx_s3_transfer_spec_t *spec,
+    ngx_http_s3_refusal_t *refusal)
 {
     const char  *err;
 
@@ -239,10 +275,8 @@ ngx_http_s3_spec_names(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
         return ngx_http_s3_refuse(refusal, 400, "InvalidBucketName", err);
     }
 
-    if (conf->upload_key) {
-        if (ngx_http_complex_value(r, conf->upload_key, &spec->key)
-            != NGX_OK)
-        {
+    if (key) {
+        if (ngx_http_complex_value(r, key, &spec->key) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -329,29 +363,23 @@ static ngx_int_t
 ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
 {
-    ngx_int_t     rc;
-    ngx_str_t    *h, list;
-    ngx_uint_t    i;
-    const char   *name;
+    ngx_int_t             rc;
+    ngx_str_t            *h, list;
+    const ngx_s3_kept_t  *kept;
 
-    spec->headers = ngx_array_create(r->pool, 8, sizeof(s3_field_t));
-    if (spec->headers == NULL) {
-        return NGX_ERROR;
-    }
+    for (kept = ngx_s3_kept; kept->name; kept++) {
 
-    for (i = 0; ngx_http_s3_object_headers[i].name; i++) {
-
-        name = ngx_http_s3_object_headers[i].name;
-
-        if (ngx_http_s3_has_field(conf->object_headers, name)) {
+        if (kept->answer
+            || ngx_http_s3_has_field(conf->object_headers, kept->name))
+        {
             continue;
         }
 
-        h = ngx_http_s3_request_header(r, name);
+        h = ngx_http_s3_request_header(r, kept->name);
 
-        if (h && ngx_http_s3_object_headers[i].list) {
+        if (h && kept->list) {
 
-            if (ngx_http_s3_request_list(r, name, &list) != NGX_OK) {
+            if (ngx_http_s3_request_list(r, kept->name, &list) != NGX_OK) {
                 return NGX_ERROR;
             }
 
@@ -362,11 +390,23 @@ ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
             continue;
         }
 
-        rc = ngx_http_s3_push_field(spec->headers, name, h, refusal);
+        rc = ngx_http_s3_push_field(spec->headers, kept->stored, h, refusal);
         if (rc != NGX_OK) {
             return rc;
         }
     }
+
+    return ngx_http_s3_spec_fields(r, conf, spec, refusal);
+}
+
+
+/* what the configuration says of the object's headers */
+
+static ngx_int_t
+ngx_http_s3_spec_fields(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
+    ngx_s3_transfer_spec_t *spec, ngx_http_s3_refusal_t *refusal)
+{
+    ngx_int_t  rc;
 
     rc = ngx_http_s3_spec_configured(r, conf->object_headers, spec->headers,
                                      refusal);
@@ -379,7 +419,7 @@ ngx_http_s3_spec_headers(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_s3_spec_configured(ngx_http_request_t *r, ngx_array_t *fields,
     ngx_array_t *headers, ngx_http_s3_refusal_t *refusal)
 {
@@ -444,11 +484,6 @@ ngx_http_s3_spec_conditions(ngx_http_request_t *r,
 {
     ngx_int_t  rc;
     ngx_str_t  none, match;
-
-    spec->conditions = ngx_array_create(r->pool, 2, sizeof(s3_field_t));
-    if (spec->conditions == NULL) {
-        return NGX_ERROR;
-    }
 
     if (ngx_http_s3_request_list(r, "if-none-match", &none) != NGX_OK
         || ngx_http_s3_request_list(r, "if-match", &match) != NGX_OK)
@@ -536,33 +571,54 @@ static ngx_str_t *
 ngx_http_s3_request_line(ngx_http_request_t *r, const char *name,
     ngx_uint_t nth)
 {
-    size_t            len;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    size_t               len;
+    ngx_table_elt_t     *h;
+    ngx_http_s3_walk_t   walk;
 
     len = ngx_strlen(name);
 
-    part = &r->headers_in.headers.part;
-    h = part->elts;
+    ngx_memzero(&walk, sizeof(ngx_http_s3_walk_t));
 
-    for (i = 0; /* void */ ; i++) {
+    while ((h = ngx_http_s3_walk(&r->headers_in.headers, &walk)) != NULL) {
 
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
+        if (h->key.len == len && ngx_strncmp(h->lowcase_key, name, len) == 0
+            && nth-- == 0)
+        {
+            return &h->value;
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_table_elt_t *
+ngx_http_s3_walk(ngx_list_t *headers, ngx_http_s3_walk_t *walk)
+{
+    ngx_table_elt_t  *h;
+
+    if (walk->part == NULL) {
+        walk->part = &headers->part;
+    }
+
+    for ( ;; ) {
+
+        if (walk->next >= walk->part->nelts) {
+
+            if (walk->part->next == NULL) {
                 return NULL;
             }
 
-            part = part->next;
-            h = part->elts;
-            i = 0;
+            walk->part = walk->part->next;
+            walk->next = 0;
+            continue;
         }
 
-        if (h[i].hash && h[i].key.len == len
-            && ngx_strncmp(h[i].lowcase_key, name, len) == 0
-            && nth-- == 0)
-        {
-            return &h[i].value;
+        h = walk->part->elts;
+        h += walk->next++;
+
+        if (h->hash) {
+            return h;
         }
     }
 }

@@ -3,7 +3,7 @@
 #include <ngx_http.h>
 
 #include "ngx_http_s3_reply.h"
-#include "ngx_http_s3_status.h"
+#include "ngx_http_s3_transfer_module.h"
 
 
 #define NGX_HTTP_S3_STATUS_PATIENCE  1000    /* ms, with a record at hand */
@@ -14,7 +14,7 @@
  *
  *     zone: unknown --> redis: unknown or silent --> dynamodb --> 404 or 503
  *                         | found                      | found
- *                         +----------------------------+--> 200
+ *                         +----------------------------+--> send()
  *
  * Likewise where the zone's record is final, as the transfer may have begun
  * anew at another instance: the newer record is shown, never an error.
@@ -29,6 +29,7 @@ typedef struct {
     ngx_str_t              owner;
     ngx_s3_store_read_t    read;
     s3_record_t           *known;    /* the zone's, or NULL */
+    ngx_http_s3_status_send_pt  send;
     ngx_event_t            patience; /* set: the zone's is shown in the end */
     unsigned               owned:1;  /* only the owner's record is shown */
     unsigned               failed:1; /* a store did not answer */
@@ -39,9 +40,6 @@ static ngx_int_t ngx_http_s3_status_id(ngx_http_request_t *r,
     ngx_http_s3_status_conf_t *sc, ngx_str_t *id);
 static ngx_int_t ngx_http_s3_status_one(ngx_http_request_t *r,
     ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner);
-static ngx_int_t ngx_http_s3_status_read(ngx_http_request_t *r,
-    ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner,
-    s3_record_t *known);
 static ngx_http_s3_status_ctx_t *ngx_http_s3_status_ctx(
     ngx_http_request_t *r, ngx_str_t *id, s3_record_t *known);
 static ngx_int_t ngx_http_s3_status_ask(ngx_http_s3_status_ctx_t *ctx);
@@ -53,17 +51,14 @@ static ngx_int_t ngx_http_s3_status_reply(ngx_http_s3_status_ctx_t *ctx,
 static void ngx_http_s3_status_cleanup(void *data);
 static ngx_int_t ngx_http_s3_status_record(ngx_http_request_t *r,
     s3_record_t *record, ngx_str_t *owner);
-static ngx_int_t ngx_http_s3_status_unknown(ngx_http_request_t *r,
-    ngx_str_t *id);
 
 
 char *
 ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
 {
-    ngx_str_t                         *value, s;
-    ngx_uint_t                         i;
-    ngx_http_core_loc_conf_t          *clcf;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_str_t                 *value, s;
+    ngx_uint_t                 i;
+    ngx_http_core_loc_conf_t  *clcf;
 
     value = cf->args->elts;
 
@@ -88,24 +83,19 @@ ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
             continue;
         }
 
+        if (ngx_strcmp(value[i].data, "cancel") == 0 && !sc->cancel) {
+            sc->cancel = 1;
+            continue;
+        }
+
         if (ngx_strncmp(value[i].data, "id=", 3) == 0
             && value[i].len > 3 && sc->id == NULL)
         {
             s.data = value[i].data + 3;
             s.len = value[i].len - 3;
 
-            sc->id = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+            sc->id = ngx_http_s3_compile(cf, &s);
             if (sc->id == NULL) {
-                return NGX_CONF_ERROR;
-            }
-
-            ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-            ccv.cf = cf;
-            ccv.value = &s;
-            ccv.complex_value = sc->id;
-
-            if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
                 return NGX_CONF_ERROR;
             }
 
@@ -115,6 +105,14 @@ ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\" in \"%V\"",
                            &value[i], &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (sc->cancel && sc->format == NGX_HTTP_S3_STATUS_PROMETHEUS) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" cannot have \"cancel\" beside "
+                           "\"prometheus\", which shows no records",
+                           &value[0]);
         return NGX_CONF_ERROR;
     }
 
@@ -149,8 +147,12 @@ ngx_http_s3_status_handle(ngx_http_request_t *r,
     ngx_str_t                     id, value, *only;
     ngx_http_s3_status_format_e   format;
 
-    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
-        return ngx_http_s3_send_allow(r, "GET, HEAD, OPTIONS");
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))
+        && !(r->method == NGX_HTTP_DELETE && sc->cancel))
+    {
+        return ngx_http_s3_send_allow(r, sc->cancel
+                                         ? "GET, HEAD, DELETE, OPTIONS"
+                                         : "GET, HEAD, OPTIONS");
     }
 
     rc = ngx_http_s3_discard_body(r);
@@ -182,6 +184,10 @@ ngx_http_s3_status_handle(ngx_http_request_t *r,
 
     if (rc != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (r->method == NGX_HTTP_DELETE) {
+        return ngx_http_s3_status_cancel(r, stores, &id, only);
     }
 
     if (id.len) {
@@ -251,28 +257,29 @@ ngx_http_s3_status_one(ngx_http_request_t *r, ngx_s3_stores_t *stores,
 
     if (ngx_s3_zone_find(stores->zone, id, &record) == NGX_OK) {
 
-        if (!s3_state_final(record.state)
-            || (stores->redis == NULL && stores->dynamodb == NULL))
-        {
+        if (!s3_state_final(record.state)) {
             return ngx_http_s3_status_record(r, &record, owner);
         }
 
         known = &record;
     }
 
-    return ngx_http_s3_status_read(r, stores, id, owner, known);
+    return ngx_http_s3_status_read(r, stores, id, owner, known,
+                                   ngx_http_s3_status_record);
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_s3_status_read(ngx_http_request_t *r, ngx_s3_stores_t *stores,
-    ngx_str_t *id, ngx_str_t *owner, s3_record_t *known)
+    ngx_str_t *id, ngx_str_t *owner, s3_record_t *known,
+    ngx_http_s3_status_send_pt send)
 {
     ngx_int_t                  rc;
     ngx_http_s3_status_ctx_t  *ctx;
 
     if (stores->redis == NULL && stores->dynamodb == NULL) {
-        return ngx_http_s3_status_unknown(r, id);
+        return known ? send(r, known, owner)
+                     : ngx_http_s3_status_unknown(r, id);
     }
 
     ctx = ngx_http_s3_status_ctx(r, id, known);
@@ -280,6 +287,7 @@ ngx_http_s3_status_read(ngx_http_request_t *r, ngx_s3_stores_t *stores,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    ctx->send = send;
     ctx->todo[0] = stores->redis;
     ctx->todo[1] = stores->dynamodb;
 
@@ -476,8 +484,7 @@ ngx_http_s3_status_reply(ngx_http_s3_status_ctx_t *ctx, ngx_int_t rc)
     }
 
     if (record) {
-        return ngx_http_s3_status_record(r, record,
-                                         ctx->owned ? &ctx->owner : NULL);
+        return ctx->send(r, record, ctx->owned ? &ctx->owner : NULL);
     }
 
     if (ctx->failed) {
@@ -515,16 +522,33 @@ static ngx_int_t
 ngx_http_s3_status_record(ngx_http_request_t *r, s3_record_t *record,
     ngx_str_t *owner)
 {
-    u_char     mem[S3_RECORD_JSON_MAX];
-    s3_buf_t   out;
-    ngx_str_t  json, id;
+    ngx_str_t  id;
 
-    if (owner && !s3_str_eqs(ngx_s3_to_str(*owner), record->owner)) {
+    if (!ngx_http_s3_status_shown(record, owner)) {
         id.data = (u_char *) record->id;
         id.len = ngx_strlen(record->id);
 
         return ngx_http_s3_status_unknown(r, &id);
     }
+
+    return ngx_http_s3_status_json(r, NGX_HTTP_OK, record);
+}
+
+
+ngx_uint_t
+ngx_http_s3_status_shown(s3_record_t *record, ngx_str_t *owner)
+{
+    return owner == NULL || s3_str_eqs(ngx_s3_to_str(*owner), record->owner);
+}
+
+
+ngx_int_t
+ngx_http_s3_status_json(ngx_http_request_t *r, ngx_uint_t status,
+    s3_record_t *record)
+{
+    u_char     mem[S3_RECORD_JSON_MAX];
+    s3_buf_t   out;
+    ngx_str_t  json;
 
     s3_buf_init(&out, mem, sizeof(mem));
 
@@ -541,11 +565,11 @@ ngx_http_s3_status_record(ngx_http_request_t *r, s3_record_t *record,
 
     ngx_memcpy(json.data, mem, json.len);
 
-    return ngx_http_s3_send_json(r, NGX_HTTP_OK, &json);
+    return ngx_http_s3_send_json(r, status, &json);
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_s3_status_unknown(ngx_http_request_t *r, ngx_str_t *id)
 {
     return ngx_http_s3_send_error(r, NGX_HTTP_NOT_FOUND, "NoSuchTransfer",

@@ -1,5 +1,6 @@
 /*
- * The door to look at transfers: one record, totals, pages of records.
+ * The door to look at transfers: one record, totals, pages of records; and to
+ * cancel one.
  */
 
 #ifndef NGX_HTTP_S3_STATUS_H
@@ -22,12 +23,14 @@ typedef enum {
 typedef struct {
     ngx_http_s3_status_format_e   format;
     ngx_uint_t                    list;      /* 1: records are listed */
+    ngx_uint_t                    cancel;    /* 1: DELETE is allowed */
     ngx_http_complex_value_t     *id;        /* NULL: what follows the
                                                 location's prefix */
 } ngx_http_s3_status_conf_t;
 
 
-/* cf->args of s3_status [json|prometheus] [list] [id=value]; sc is zeroed */
+/* cf->args of s3_status [json|prometheus] [list] [cancel] [id=value]; sc is
+   zeroed */
 char *ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc);
 
 /* The body of a content handler. owner is the location's s3_owner, or NULL:
@@ -38,6 +41,33 @@ ngx_int_t ngx_http_s3_status_handle(ngx_http_request_t *r,
 
 
 /* for ngx_http_s3_status*.c alone */
+
+/* answers with a record, unless owner (not NULL) is not its own */
+typedef ngx_int_t (*ngx_http_s3_status_send_pt)(ngx_http_request_t *r,
+    s3_record_t *record, ngx_str_t *owner);
+
+/*
+ * Asks the stores for a record and answers by send with the newest of theirs
+ * and the one that the zone has, known; NULL: it has none. 404 where nobody has
+ * one, 503 where a store did not answer that may have one.
+ */
+ngx_int_t ngx_http_s3_status_read(ngx_http_request_t *r,
+    ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner,
+    s3_record_t *known, ngx_http_s3_status_send_pt send);
+
+/* whether a record is shown to owner, NULL: to everybody */
+ngx_uint_t ngx_http_s3_status_shown(s3_record_t *record, ngx_str_t *owner);
+
+/* a record that may be shown */
+ngx_int_t ngx_http_s3_status_json(ngx_http_request_t *r, ngx_uint_t status,
+    s3_record_t *record);
+
+/* 404; id may be NULL: it is none */
+ngx_int_t ngx_http_s3_status_unknown(ngx_http_request_t *r, ngx_str_t *id);
+
+/* DELETE: the transfer is to end */
+ngx_int_t ngx_http_s3_status_cancel(ngx_http_request_t *r,
+    ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner);
 
 /* which of the two others Accept prefers */
 ngx_http_s3_status_format_e ngx_http_s3_status_accept(ngx_http_request_t *r);

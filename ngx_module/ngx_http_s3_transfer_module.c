@@ -1,9 +1,11 @@
 #include "ngx_http_s3_transfer_module.h"
 
 
+static ngx_int_t ngx_http_s3_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_s3_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf);
 static void ngx_http_s3_init_ttl(ngx_s3_stores_t *stores);
+static void *ngx_http_s3_create_srv_conf(ngx_conf_t *cf);
 static void *ngx_http_s3_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -45,6 +47,27 @@ static ngx_conf_enum_t  ngx_http_s3_signature[] = {
 static ngx_conf_enum_t  ngx_http_s3_checksums[] = {
     { ngx_string("off"), NGX_HTTP_S3_CHECKSUM_OFF },
     { ngx_string("crc32"), NGX_HTTP_S3_CHECKSUM_CRC32 },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_http_s3_tee_overruns[] = {
+    { ngx_string("drop"), NGX_HTTP_S3_TEE_DROP },
+    { ngx_string("wait"), NGX_HTTP_S3_TEE_WAIT },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_http_s3_tee_aborts[] = {
+    { ngx_string("continue"), NGX_HTTP_S3_TEE_CONTINUE },
+    { ngx_string("abort"), NGX_HTTP_S3_TEE_ABORT },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_bitmask_t  ngx_http_s3_tee_headers[] = {
+    { ngx_string("Set-Cookie"), NGX_HTTP_S3_TEE_SET_COOKIE },
+    { ngx_string("Cache-Control"), NGX_HTTP_S3_TEE_CACHE_CONTROL },
     { ngx_null_string, 0 }
 };
 
@@ -121,12 +144,71 @@ static ngx_command_t  ngx_http_s3_commands[] = {
       0,
       NULL },
 
+    { ngx_string("s3_ingest"),
+      NGX_HTTP_S3_CONTENT|NGX_CONF_TAKE12,
+      ngx_http_s3_set_ingest,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("s3_ingest_max"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_s3_main_conf_t, ingest_max),
+      NULL },
+
+    ngx_http_s3_any("s3_ingest_async", NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+                    ingest.async, NULL),
+
+    ngx_http_s3_any("s3_ingest_redirects", NGX_CONF_TAKE1,
+                    ngx_conf_set_num_slot, ingest.redirects, NULL),
+
+    ngx_http_s3_any("s3_ingest_header", NGX_CONF_TAKE2,
+                    ngx_http_s3_set_ingest_header, ingest.headers, NULL),
+
+    ngx_http_s3_any("s3_ingest_allow", NGX_CONF_1MORE,
+                    ngx_http_s3_set_ingest_allow, ingest.allow, NULL),
+
+    ngx_http_s3_any("s3_ingest_close_delimited", NGX_CONF_FLAG,
+                    ngx_conf_set_flag_slot, ingest.close_delimited, NULL),
+
     { ngx_string("s3_status"),
       NGX_HTTP_S3_CONTENT|NGX_CONF_ANY,
       ngx_http_s3_set_status,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
+
+    ngx_http_s3_any("s3_tee", NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+                    ngx_http_s3_set_tee, tee, NULL),
+
+    ngx_http_s3_any("s3_tee_on_overrun", NGX_CONF_TAKE1,
+                    ngx_conf_set_enum_slot, tee.on_overrun,
+                    ngx_http_s3_tee_overruns),
+
+    ngx_http_s3_any("s3_tee_client_abort", NGX_CONF_TAKE1,
+                    ngx_conf_set_enum_slot, tee.client_abort,
+                    ngx_http_s3_tee_aborts),
+
+    ngx_http_s3_any("s3_tee_ignore_headers", NGX_CONF_1MORE,
+                    ngx_conf_set_bitmask_slot, tee.ignore_headers,
+                    ngx_http_s3_tee_headers),
+
+    ngx_http_s3_any("s3_tee_close_delimited", NGX_CONF_FLAG,
+                    ngx_conf_set_flag_slot, tee.close_delimited, NULL),
+
+    ngx_http_s3_any("s3_tee_status", NGX_CONF_1MORE,
+                    ngx_http_s3_set_tee_status, tee.status, NULL),
+
+    ngx_http_s3_any("s3_tee_min_size", NGX_CONF_TAKE1, ngx_conf_set_off_slot,
+                    tee.min_size, NULL),
+
+    ngx_http_s3_any("s3_tee_max_size", NGX_CONF_TAKE1, ngx_conf_set_off_slot,
+                    tee.max_size, NULL),
+
+    ngx_http_s3_any("s3_tee_if", NGX_CONF_TAKE1,
+                    ngx_http_set_complex_value_slot, tee.condition, NULL),
 
     ngx_http_s3_any("s3_endpoint", NGX_CONF_TAKE1, ngx_conf_set_str_slot,
                     endpoint, NULL),
@@ -233,12 +315,12 @@ static ngx_command_t  ngx_http_s3_commands[] = {
 
 static ngx_http_module_t  ngx_http_s3_transfer_module_ctx = {
     ngx_http_s3_add_variables,             /* preconfiguration */
-    NULL,                                  /* postconfiguration */
+    ngx_http_s3_postconfiguration,         /* postconfiguration */
 
     ngx_http_s3_create_main_conf,          /* create main configuration */
     ngx_http_s3_init_main_conf,            /* init main configuration */
 
-    NULL,                                  /* create server configuration */
+    ngx_http_s3_create_srv_conf,           /* create server configuration */
     NULL,                                  /* merge server configuration */
 
     ngx_http_s3_create_loc_conf,           /* create location configuration */
@@ -262,6 +344,17 @@ ngx_module_t  ngx_http_s3_transfer_module = {
 };
 
 
+static ngx_int_t
+ngx_http_s3_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_http_s3_main_conf_t  *mcf;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+
+    return mcf->tee ? ngx_http_s3_tee_init(cf) : NGX_OK;
+}
+
+
 static void *
 ngx_http_s3_create_main_conf(ngx_conf_t *cf)
 {
@@ -275,11 +368,15 @@ ngx_http_s3_create_main_conf(ngx_conf_t *cf)
     mcf->zone_size = NGX_CONF_UNSET_SIZE;
     mcf->memory = NGX_CONF_UNSET_SIZE;
     mcf->reaper_mode = NGX_CONF_UNSET_UINT;
+    mcf->ingest_max = NGX_CONF_UNSET_UINT;
     mcf->stores.redis = NGX_CONF_UNSET_PTR;
     mcf->stores.dynamodb = NGX_CONF_UNSET_PTR;
 
     if (ngx_array_init(&mcf->targets, cf->pool, 4, sizeof(ngx_s3_target_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_array_init(&mcf->origins, cf->pool, 4,
+                          sizeof(ngx_s3_endpoint_t *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -299,6 +396,7 @@ ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf)
 
     ngx_conf_init_size_value(mcf->zone_size, 16 * 1024 * 1024);
     ngx_conf_init_size_value(mcf->memory, 256 * 1024 * 1024);
+    ngx_conf_init_uint_value(mcf->ingest_max, 100);
     ngx_conf_init_ptr_value(mcf->stores.redis, NULL);
     ngx_conf_init_ptr_value(mcf->stores.dynamodb, NULL);
 
@@ -344,6 +442,13 @@ ngx_http_s3_init_ttl(ngx_s3_stores_t *stores)
 
 
 static void *
+ngx_http_s3_create_srv_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(ngx_http_s3_srv_conf_t));
+}
+
+
+static void *
 ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
 {
     ngx_http_s3_loc_conf_t  *conf;
@@ -356,7 +461,7 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     /*
      * set by ngx_pcalloc():
      *
-     *     endpoint, region, upload, upload_key, status, transfer,
+     *     endpoint, region, upload, upload_key, status, ingest.door, transfer,
      *     ssl.trusted_certificate, ssl.name, ssl.ciphers = 0 or NULL,
      *     ssl.protocols = 0
      */
@@ -377,6 +482,8 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->gate_set = NGX_CONF_UNSET;
     conf->progress_log = NGX_CONF_UNSET_UINT;
 
+    ngx_http_s3_tee_create_conf(&conf->tee);
+
     conf->connect_timeout = NGX_CONF_UNSET_MSEC;
     conf->send_timeout = NGX_CONF_UNSET_MSEC;
     conf->read_timeout = NGX_CONF_UNSET_MSEC;
@@ -390,6 +497,8 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->ssl.session_reuse = NGX_CONF_UNSET;
     conf->ssl.conf_commands = NGX_CONF_UNSET_PTR;
 
+    ngx_http_s3_create_ingest(&conf->ingest);
+
     return conf;
 }
 
@@ -400,6 +509,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_s3_loc_conf_t *prev = parent;
     ngx_http_s3_loc_conf_t *conf = child;
 
+    ngx_http_s3_main_conf_t   *mcf;
     ngx_http_core_loc_conf_t  *clcf;
 
     ngx_conf_merge_uint_value(conf->addressing, prev->addressing,
@@ -447,26 +557,51 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     if ((clcf->noname || clcf->lmt_excpt) && !conf->upload && !conf->status
-        && clcf->handler == NULL)
+        && conf->ingest.door == NULL && clcf->handler == NULL)
     {
         conf->upload = prev->upload;
         conf->upload_key = prev->upload_key;
         conf->status = prev->status;
+        conf->ingest.door = prev->ingest.door;
 
-        if (clcf->lmt_excpt && (conf->upload || conf->status)) {
+        if (clcf->lmt_excpt) {
             clcf->handler = conf->upload ? ngx_http_s3_upload_handler
-                                         : ngx_http_s3_status_content;
+                            : conf->status ? ngx_http_s3_status_content
+                            : conf->ingest.door ? ngx_http_s3_ingest_handler
+                            : NULL;
         }
     }
 
-    if (!conf->upload) {
-        return NGX_CONF_OK;
+    ngx_http_s3_tee_merge_conf(&prev->tee, &conf->tee);
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+
+    if (conf->upload || conf->status || conf->ingest.door) {
+
+        /* our own answers */
+
+        conf->tee.on = 0;
     }
 
-    return ngx_http_s3_init_transfer(cf,
-                 ngx_http_conf_get_module_main_conf(cf,
-                                                 ngx_http_s3_transfer_module),
-                 conf);
+    if (conf->tee.on) {
+        ngx_http_s3_tee_warn(cf, &conf->tee, &mcf->tee_warned);
+    }
+
+    if (ngx_http_s3_merge_ingest(cf, prev, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->upload) {
+        return ngx_http_s3_init_transfer(cf, mcf, conf, "s3_upload",
+                                         conf->upload_key);
+    }
+
+    if (conf->tee.on) {
+        return ngx_http_s3_init_transfer(cf, mcf, conf, "s3_tee",
+                                         conf->tee.key);
+    }
+
+    return NGX_CONF_OK;
 }
 
 
@@ -576,6 +711,7 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
 {
     ngx_uint_t                i;
     ngx_s3_target_t         **target;
+    ngx_s3_endpoint_t       **origin;
     ngx_http_s3_main_conf_t  *mcf;
 
     mcf = ngx_http_s3_worker_conf(cycle);
@@ -590,6 +726,12 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
 
     for (i = 0; i < mcf->targets.nelts; i++) {
         ngx_s3_endpoint_close_idle(target[i]->endpoint);
+    }
+
+    origin = mcf->origins.elts;
+
+    for (i = 0; i < mcf->origins.nelts; i++) {
+        ngx_s3_endpoint_close_idle(origin[i]);
     }
 
     ngx_s3_progress_exit_worker(&mcf->stores);

@@ -9,7 +9,9 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_http_s3_ingest.h"
 #include "ngx_http_s3_status.h"
+#include "ngx_http_s3_tee.h"
 #include "ngx_s3_transfer.h"
 
 
@@ -28,10 +30,21 @@ typedef struct {
     ngx_s3_reaper_t             *reaper;
     ngx_array_t                  targets;        /* ngx_s3_target_t *, of all
                                                     locations */
+    ngx_uint_t                   ingest_max;     /* 0: no limit */
+    ngx_array_t                  origins;        /* ngx_s3_endpoint_t *: their
+                                                    templates */
     ngx_s3_credentials_t        *dynamodb_credentials;
     ngx_str_t                    dynamodb_credentials_missing;
+    ngx_uint_t                   tee_warned;
     unsigned                     used:1; /* some location needs the zone */
+    unsigned                     tee:1;  /* some has s3_tee */
 } ngx_http_s3_main_conf_t;
+
+
+typedef struct {
+    ngx_str_t                    status; /* escaped path where a record is
+                                            found, with a slash; empty: none */
+} ngx_http_s3_srv_conf_t;
 
 
 /* an object's header or metadata */
@@ -89,8 +102,10 @@ typedef struct {
     ngx_flag_t                   upload;
     ngx_http_complex_value_t    *upload_key;     /* NULL: $uri */
     ngx_http_s3_status_conf_t   *status;
+    ngx_http_s3_ingest_conf_t    ingest;
+    ngx_http_s3_tee_conf_t       tee;
 
-    ngx_s3_transfer_conf_t      *transfer;       /* of an upload location */
+    ngx_s3_transfer_conf_t      *transfer;       /* of a location with a door */
 } ngx_http_s3_loc_conf_t;
 
 
@@ -99,8 +114,10 @@ typedef struct {
 typedef struct {
     ngx_http_request_t          *request;
     ngx_s3_transfer_t           *transfer;       /* NULL: not begun or ended */
-    s3_record_t                  record;         /* the last one, for the
-                                                    variables */
+    ngx_s3_pull_t               *pull;           /* likewise, of s3_ingest */
+    s3_record_t                 *record;         /* the last one, for the
+                                                    variables; NULL: none */
+    ngx_http_s3_tee_t           *tee;            /* NULL: no s3_tee here */
     ngx_chain_t                 *bufs;   /* the rest of a body that nginx had
                                             before, see shared */
     ngx_buf_t                   *file_buf;       /* a piece of a body in a
@@ -109,7 +126,7 @@ typedef struct {
     unsigned                     shared:1;       /* the body stays for others:
                                                     a mirror, an error_page */
     unsigned                     paused:1;       /* S3 holds the client back */
-    unsigned                     recorded:1;     /* record is valid */
+    unsigned                     recorded:1;     /* *record is valid */
 } ngx_http_s3_ctx_t;
 
 
@@ -119,15 +136,41 @@ extern ngx_module_t  ngx_http_s3_transfer_module;
 /* ngx_http_s3_upload.c */
 ngx_int_t ngx_http_s3_upload_handler(ngx_http_request_t *r);
 
+/* ngx_http_s3_ingest.c */
+ngx_int_t ngx_http_s3_ingest_handler(ngx_http_request_t *r);
+
+/* ngx_http_s3_ingest_conf.c */
+char *ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_s3_set_ingest_header(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_s3_set_ingest_allow(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_http_s3_create_ingest(ngx_http_s3_ingest_conf_t *icf);
+/* conf->ingest.door is merged already; makes what pulls need */
+char *ngx_http_s3_merge_ingest(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
+    ngx_http_s3_loc_conf_t *conf);
+/* a location has s3_status: whether records are found by what follows its
+   prefix; NGX_ERROR: no memory */
+ngx_int_t ngx_http_s3_note_status(ngx_conf_t *cf,
+    ngx_http_s3_status_conf_t *sc);
+/* s3_origin_parse() of a URL that may go on after its authority. NGX_DECLINED:
+   *err. */
+ngx_int_t ngx_http_s3_ingest_origin(ngx_pool_t *pool, ngx_str_t *url,
+    s3_origin_t *origin, const char **err);
+
 /* ngx_http_s3_variables.c */
 ngx_int_t ngx_http_s3_add_variables(ngx_conf_t *cf);
 /* the context also after an internal redirect dropped it; NULL: none */
 ngx_http_s3_ctx_t *ngx_http_s3_get_ctx(ngx_http_request_t *r);
 /* a new context that survives internal redirects */
 ngx_http_s3_ctx_t *ngx_http_s3_create_ctx(ngx_http_request_t *r);
+/* room for its record; before there is a transfer. NGX_ERROR: no memory */
+ngx_int_t ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx);
 
 /* ngx_http_s3_conf.c, ngx_http_s3_reaper_conf.c: setters of directives, and
    what a location needs */
+ngx_http_complex_value_t *ngx_http_s3_compile(ngx_conf_t *cf,
+    ngx_str_t *value);
 char *ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_size(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -141,13 +184,23 @@ char *ngx_http_s3_set_credentials(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_s3_set_field(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_metadata(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+/* a field with its value goes to *fields (of ngx_http_s3_field_t, or unset);
+   owned: names that are refused, NULL ends them */
+char *ngx_http_s3_set_fields(ngx_conf_t *cf, ngx_array_t **fields,
+    const char *prefix, const char **owned);
 char *ngx_http_s3_set_step(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_reaper(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_set_log(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_s3_init_stores(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_reaper(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf);
 char *ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
-    ngx_http_s3_loc_conf_t *conf);
+    ngx_http_s3_loc_conf_t *conf, const char *directive,
+    ngx_http_complex_value_t *key);
+/* resolver, time-outs, idle connections and TLS of an endpoint as the location
+   has them */
+ngx_int_t ngx_http_s3_set_endpoint(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_endpoint_t *endpoint,
+    ngx_s3_ssl_conf_t *ssl);
 ngx_int_t ngx_http_s3_status_content(ngx_http_request_t *r);
 
 

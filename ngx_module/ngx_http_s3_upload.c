@@ -4,6 +4,7 @@
  */
 
 #include "ngx_http_s3_reply.h"
+#include "ngx_http_s3_result.h"
 #include "ngx_http_s3_spec.h"
 #include "ngx_s3_conn.h"
 
@@ -44,9 +45,6 @@ static void ngx_http_s3_upload_give_up(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, ngx_int_t rc);
 static ngx_int_t ngx_http_s3_upload_done(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, ngx_s3_result_t *result);
-static ngx_int_t ngx_http_s3_upload_created(ngx_http_request_t *r,
-    ngx_http_s3_ctx_t *ctx);
-static ngx_int_t ngx_http_s3_upload_location(ngx_http_request_t *r);
 
 
 ngx_int_t
@@ -147,7 +145,7 @@ ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ctx = ngx_http_s3_create_ctx(r);
     cln = ngx_http_cleanup_add(r, 0);
 
-    if (ctx == NULL || cln == NULL) {
+    if (ctx == NULL || cln == NULL || ngx_http_s3_ctx_room(ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -216,7 +214,7 @@ ngx_http_s3_upload_leave(ngx_http_s3_ctx_t *ctx, const char *reason)
 
     ngx_s3_transfer_abort(t, 0, reason);
 
-    ctx->record = t->progress.record;
+    *ctx->record = t->progress.record;
     ctx->recorded = 1;
 }
 
@@ -252,7 +250,7 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
 
     result = ctx->transfer->result;
 
-    ctx->record = ctx->transfer->progress.record;
+    *ctx->record = ctx->transfer->progress.record;
     ctx->recorded = 1;
     ctx->transfer = NULL;
 
@@ -676,8 +674,7 @@ static ngx_int_t
 ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     ngx_s3_result_t *result)
 {
-    u_char     *p;
-    ngx_str_t   id, after;
+    ngx_http_s3_loc_conf_t  *conf;
 
     /* what is still to come cannot be told from a next request */
 
@@ -685,113 +682,8 @@ ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
         r->keepalive = 0;
     }
 
-    if (result->status == NGX_HTTP_CREATED) {
-        return ngx_http_s3_upload_created(r, ctx);
-    }
-
-    if (result->status == NGX_HTTP_SERVICE_UNAVAILABLE
-        && result->retry_after)
-    {
-        /* S3's own wish */
-
-        p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
-        if (p == NULL) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        after.data = p;
-        after.len = ngx_sprintf(p, "%M", (result->retry_after + 999) / 1000)
-                    - p;
-
-        if (ngx_http_s3_add_header(r, "Retry-After", &after) != NGX_OK) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-    }
-
-    id.data = (u_char *) ctx->record.id;
-    id.len = ngx_strlen(id.data);
-
-    if (ngx_http_s3_set_header(r, "X-Transfer-Id", &id) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    return ngx_http_s3_send_error(r, result->status, result->code,
-                                  result->message, &id);
-}
-
-
-static ngx_int_t
-ngx_http_s3_upload_created(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
-{
-    s3_buf_t                 b;
-    ngx_str_t                id, etag, json;
-    ngx_http_s3_loc_conf_t  *conf;
-
     conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
 
-    json.data = ngx_pnalloc(r->pool, S3_RECORD_JSON_MAX);
-    if (json.data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    s3_buf_init(&b, json.data, S3_RECORD_JSON_MAX);
-
-    if (s3_record_json(&ctx->record, &b) != S3_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    json.len = b.pos - b.start;
-
-    id.data = (u_char *) ctx->record.id;
-    id.len = ngx_strlen(id.data);
-
-    etag.data = (u_char *) ctx->record.etag;
-    etag.len = ngx_strlen(etag.data);
-
-    if (ngx_http_s3_set_header(r, "X-Transfer-Id", &id) != NGX_OK
-        || (etag.len && ngx_http_s3_add_header(r, "ETag", &etag) != NGX_OK)
-        || (conf->upload_key == NULL
-            && ngx_http_s3_upload_location(r) != NGX_OK))
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    return ngx_http_s3_send_json(r, NGX_HTTP_CREATED, &json);
-}
-
-
-/* the path that the client asked for; r->headers_out.location stays NULL, so
-   that nginx leaves it relative */
-
-static ngx_int_t
-ngx_http_s3_upload_location(ngx_http_request_t *r)
-{
-    u_char     *p;
-    size_t      n;
-    ngx_str_t   location;
-
-    location = r->unparsed_uri;
-
-    for (n = 0; n < location.len; n++) {
-        if (location.data[n] == '?' || location.data[n] == '#') {
-            break;
-        }
-    }
-
-    location.len = n;
-
-    /* "//name" would be another host, RFC 3986, 4.2 */
-
-    if (n > 1 && location.data[0] == '/' && location.data[1] == '/') {
-
-        p = ngx_pnalloc(r->pool, n + 2);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        location.len = ngx_sprintf(p, "/.%V", &location) - p;
-        location.data = p;
-    }
-
-    return ngx_http_s3_add_header(r, "Location", &location);
+    return ngx_http_s3_send_result(r, result, ctx->record,
+                                   conf->upload_key == NULL);
 }

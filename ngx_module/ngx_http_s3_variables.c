@@ -6,6 +6,8 @@ static ngx_int_t ngx_http_s3_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_s3_number_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_s3_tee_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static s3_record_t *ngx_http_s3_ctx_record(ngx_http_s3_ctx_t *ctx);
 
 
@@ -36,6 +38,9 @@ static ngx_http_variable_t  ngx_http_s3_vars[] = {
 
     { ngx_string("s3_key"), NULL, ngx_http_s3_variable,
       NGX_HTTP_S3_V_KEY, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("s3_tee_status"), NULL, ngx_http_s3_tee_variable, 0,
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -92,13 +97,22 @@ ngx_http_s3_create_ctx(ngx_http_request_t *r)
 }
 
 
+ngx_int_t
+ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx)
+{
+    if (ctx->record == NULL) {
+        ctx->record = ngx_palloc(ctx->request->pool, sizeof(s3_record_t));
+    }
+
+    return ctx->record ? NGX_OK : NGX_ERROR;
+}
+
+
 ngx_http_s3_ctx_t *
 ngx_http_s3_get_ctx(ngx_http_request_t *r)
 {
     ngx_http_s3_ctx_t   *ctx;
     ngx_pool_cleanup_t  *cln;
-
-    r = r->main;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
 
@@ -107,8 +121,17 @@ ngx_http_s3_get_ctx(ngx_http_request_t *r)
     }
 
     for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_http_s3_ctx_cleanup) {
-            return cln->data;
+
+        if (cln->handler != ngx_http_s3_ctx_cleanup) {
+            continue;
+        }
+
+        /* subrequests have the same pool */
+
+        ctx = cln->data;
+
+        if (ctx->request == r) {
+            return ctx;
         }
     }
 
@@ -127,7 +150,11 @@ ngx_http_s3_ctx_record(ngx_http_s3_ctx_t *ctx)
         return &ctx->transfer->progress.record;
     }
 
-    return ctx->recorded ? &ctx->record : NULL;
+    if (ctx->pull) {
+        return ngx_s3_pull_record(ctx->pull);
+    }
+
+    return ctx->recorded ? ctx->record : NULL;
 }
 
 
@@ -140,7 +167,7 @@ ngx_http_s3_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     const char   *s;
     s3_record_t  *record;
 
-    record = ngx_http_s3_ctx_record(ngx_http_s3_get_ctx(r));
+    record = ngx_http_s3_ctx_record(ngx_http_s3_get_ctx(r->main));
 
     if (record == NULL) {
         v->not_found = 1;
@@ -186,7 +213,7 @@ ngx_http_s3_number_variable(ngx_http_request_t *r,
     s3_record_t        *record;
     ngx_http_s3_ctx_t  *ctx;
 
-    ctx = ngx_http_s3_get_ctx(r);
+    ctx = ngx_http_s3_get_ctx(r->main);
     record = ngx_http_s3_ctx_record(ctx);
 
     if (record == NULL) {
@@ -207,6 +234,48 @@ ngx_http_s3_number_variable(ngx_http_request_t *r,
     }
 
     v->len = ngx_sprintf(v->data, "%uL", n) - v->data;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
+
+
+/* how it stands with the copy of the response, or why there is none */
+
+static ngx_int_t
+ngx_http_s3_tee_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+    uintptr_t data)
+{
+    const char         *s;
+    ngx_http_s3_ctx_t  *ctx;
+
+    ctx = ngx_http_s3_get_ctx(r);
+
+    if (ctx == NULL || ctx->tee == NULL
+        || ctx->tee->state == NGX_HTTP_S3_TEE_NONE)
+    {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    switch (ctx->tee->state) {
+
+    case NGX_HTTP_S3_TEE_CAPTURING:
+        s = "capturing";
+        break;
+
+    case NGX_HTTP_S3_TEE_CAPTURED:
+        s = "captured";
+        break;
+
+    default:
+        s = s3_tee_reason_name(ctx->tee->reason);
+    }
+
+    v->data = (u_char *) s;
+    v->len = ngx_strlen(s);
     v->valid = 1;
     v->no_cacheable = 0;
     v->not_found = 0;

@@ -398,8 +398,6 @@ static void
 ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     s3_xml_reply_t *xml, ngx_s3_answer_t *answer)
 {
-    int64_t      after;
-    ngx_int_t    n;
     ngx_str_t    value;
     const char  *p;
 
@@ -442,10 +440,21 @@ ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
         }
     }
 
+    call->retry_after = ngx_s3_answer_retry_after(rq, answer->clock);
+}
+
+
+ngx_msec_t
+ngx_s3_answer_retry_after(ngx_s3_request_t *rq, int64_t clock)
+{
+    int64_t    after;
+    ngx_int_t  n;
+    ngx_str_t  value;
+
     value = ngx_s3_request_field(rq, "retry-after");
 
     if (value.len == 0) {
-        return;
+        return 0;
     }
 
     n = ngx_atoi(value.data, value.len);
@@ -454,14 +463,14 @@ ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
         after = s3_retry_http_date(ngx_s3_to_str(value));
 
         if (after == -1) {
-            return;
+            return 0;
         }
 
-        after -= (answer->clock != -1) ? answer->clock : ngx_time();
+        after -= (clock != -1) ? clock : ngx_time();
         n = (ngx_int_t) ngx_max(after, 0);
     }
 
-    call->retry_after = 1000 * ngx_min(n, NGX_S3_ANSWER_RETRY_AFTER);
+    return 1000 * ngx_min(n, NGX_S3_ANSWER_RETRY_AFTER);
 }
 
 

@@ -29,5 +29,9 @@ typedef struct {
 void ngx_s3_answer_judge(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     ngx_s3_answer_t *answer);
 
+/* ms of a reply's Retry-After, 0: none; clock: the sender's, seconds since the
+   epoch, -1: ours (RFC 9110, 10.2.3) */
+ngx_msec_t ngx_s3_answer_retry_after(ngx_s3_request_t *rq, int64_t clock);
+
 
 #endif /* NGX_S3_ANSWER_H */

@@ -43,7 +43,11 @@ ngx_s3_check_early(ngx_s3_transfer_t *t)
 
     ngx_s3_check_look(t);
 
-    return t->done ? NGX_ERROR : NGX_AGAIN;
+    if (t->done) {
+        return NGX_ERROR;
+    }
+
+    return t->eager ? NGX_OK : NGX_AGAIN;
 }
 
 
@@ -125,12 +129,29 @@ ngx_s3_check_looked(ngx_s3_call_t *call)
     t->checked = 1;
     t->looked = ngx_current_msec;
 
-    if (t->state == NGX_S3_T_WAITING) {
-        ngx_s3_transfer_checked(t);
-        return;
-    }
+    switch (t->state) {
 
-    ngx_s3_multipart_make(t);
+    case NGX_S3_T_WAITING:
+
+        /* an eager one stands in line for memory */
+
+        if (!t->eager) {
+            ngx_s3_transfer_checked(t);
+        }
+
+        break;
+
+    case NGX_S3_T_RECEIVING:
+        ngx_s3_fill_checked(t);
+        break;
+
+    case NGX_S3_T_FLUSHING:
+        ngx_s3_multipart_flush(t);
+        break;
+
+    default: /* NGX_S3_T_FINISHING */
+        ngx_s3_multipart_make(t);
+    }
 }
 
 

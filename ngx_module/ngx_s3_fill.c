@@ -64,6 +64,19 @@ ngx_s3_transfer_checked(ngx_s3_transfer_t *t)
 }
 
 
+void
+ngx_s3_fill_checked(ngx_s3_transfer_t *t)
+{
+    /* parts are whole, or the first of many is begun */
+
+    if (!ngx_queue_empty(&t->ready)
+        || (t->part && !t->single && t->plan.total != -1))
+    {
+        ngx_s3_multipart_pump(t);
+    }
+}
+
+
 /* the size of the next part; NGX_AGAIN: the window is full */
 
 static ngx_int_t
@@ -225,7 +238,7 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
         }
 
         if (t->part && t->part->size == t->part->planned
-            && t->upload_id.len + t->calling)
+            && (t->upload_id.len || ngx_s3_multipart_creating(t)))
         {
             ngx_s3_fill_ready(t);
 
@@ -369,6 +382,14 @@ ngx_s3_fill_next_part(ngx_s3_transfer_t *t)
 
     if (rc != NGX_OK) {
         return rc;
+    }
+
+    if (t->anew) {
+
+        /* as much as this part needs, which may be all of it at once */
+
+        t->anew = 0;
+        (void) ngx_s3_pool_leave(t->conf->pool, &t->share);
     }
 
     rc = ngx_s3_fill_reserve(t);

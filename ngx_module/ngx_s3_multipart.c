@@ -6,6 +6,7 @@ static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
 static void ngx_s3_multipart_owe(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_settle(ngx_s3_transfer_t *t);
+static void ngx_s3_multipart_put(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 static void ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call);
 static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
@@ -198,6 +199,43 @@ ngx_s3_multipart_pump(ngx_s3_transfer_t *t)
 }
 
 
+void
+ngx_s3_multipart_flush(ngx_s3_transfer_t *t)
+{
+    if (t->calling && !ngx_s3_multipart_creating(t)) {
+        return;
+    }
+
+    if (t->nparts <= 1 && t->upload_id.len == 0 && !t->calling) {
+        ngx_s3_multipart_put(t);
+        return;
+    }
+
+    ngx_s3_multipart_pump(t);
+}
+
+
+/* the whole body as one object, of one part or none */
+
+static void
+ngx_s3_multipart_put(ngx_s3_transfer_t *t)
+{
+    ngx_queue_t  *q;
+
+    ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
+
+    if (!ngx_queue_empty(&t->ready)) {
+        q = ngx_queue_head(&t->ready);
+
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(&t->sending, q);
+        t->nsending++;
+    }
+
+    ngx_s3_check_finish(t);
+}
+
+
 static void
 ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call)
 {
@@ -341,20 +379,6 @@ ngx_s3_multipart_complete(ngx_s3_transfer_t *t)
     }
 
     ngx_s3_multipart_begin(t);
-}
-
-
-void
-ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
-{
-    ngx_s3_transfer_set_state(t, NGX_S3_T_FINISHING);
-
-    if (part) {
-        ngx_queue_insert_tail(&t->sending, &part->queue);
-        t->nsending++;
-    }
-
-    ngx_s3_check_finish(t);
 }
 
 
@@ -628,9 +652,7 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
     ngx_s3_multipart_drop(t, &t->sending);
     t->nsending = 0;
 
-    if (t->calling && t->call.op == NGX_S3_CREATE
-        && !ngx_s3_call_waits(&t->call))
-    {
+    if (ngx_s3_multipart_creating(t) && !ngx_s3_call_waits(&t->call)) {
         /* its answer names what is to be aborted */
 
         return;

@@ -58,11 +58,16 @@ void ngx_s3_part_destroy_spare(ngx_s3_transfer_t *t);
 /* begins CreateMultipartUpload unless that was done */
 void ngx_s3_multipart_create(ngx_s3_transfer_t *t);
 
+/* whether Create is on its way */
+#define ngx_s3_multipart_creating(t)                                         \
+    ((t)->calling && (t)->call.op == NGX_S3_CREATE)
+
 /* sends what is ready, completes when all is there */
 void ngx_s3_multipart_pump(ngx_s3_transfer_t *t);
 
-/* the whole body as one object; part may be NULL: an empty one */
-void ngx_s3_multipart_put(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+/* the body is whole, its last part ready: what the first look holds up follows
+   when that has its answer */
+void ngx_s3_multipart_flush(ngx_s3_transfer_t *t);
 
 /* all is checked: PutObject or CompleteMultipartUpload */
 void ngx_s3_multipart_make(ngx_s3_transfer_t *t);
@@ -83,9 +88,9 @@ void ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call);
 /* in ngx_s3_check.c */
 
 /* before the body is read: whether the object is such as the conditions want
-   it. NGX_OK: nothing stands against it; NGX_AGAIN: S3 is asked, and
-   ngx_s3_transfer_checked() follows unless the transfer fails by it;
-   NGX_ERROR: it has failed. */
+   it. NGX_OK: nothing stands against it, or S3 is asked and an eager source
+   goes on; NGX_AGAIN: S3 is asked, and ngx_s3_transfer_checked() follows unless
+   the transfer fails by it; NGX_ERROR: it has failed. */
 ngx_int_t ngx_s3_check_early(ngx_s3_transfer_t *t);
 
 /* once all is stored: ngx_s3_multipart_make() follows, at once or later, unless
@@ -97,6 +102,9 @@ void ngx_s3_check_finish(ngx_s3_transfer_t *t);
 
 /* the handler of a transfer's share */
 void ngx_s3_fill_shared(void *data, ngx_s3_share_event_e event);
+
+/* the first look is behind an eager source: Create may begin */
+void ngx_s3_fill_checked(ngx_s3_transfer_t *t);
 
 /* others need the memory: what makes a part is sent; the transfer may have
    failed then */

@@ -8,6 +8,7 @@
 #define NGX_S3_PROGRESS_LINE  128    /* the longest that tells of a state */
 #define NGX_S3_PROGRESS_TICK  3000   /* ms between two looks for what is dead
                                         or silent */
+#define NGX_S3_PROGRESS_LOOK  250    /* ms, for what is to be ended */
 
 
 typedef struct {
@@ -16,6 +17,8 @@ typedef struct {
     ngx_int_t           ident;       /* -1: the descriptor, as the debug log of
                                         timers sees this structure */
     ngx_event_t         tick;
+    ngx_event_t         look;        /* set while some are open */
+    ngx_uint_t          cancels;     /* asked for when it looked last */
     ngx_queue_t         open;        /* ngx_s3_progress_t, that with the oldest
                                         record first */
     ngx_msec_t          renew;       /* half a record's life, 0: no store */
@@ -34,6 +37,7 @@ static ngx_s3_counters_t *ngx_s3_progress_counters(ngx_s3_stores_t *stores);
 static ngx_int_t ngx_s3_progress_store(ngx_s3_store_t *store,
     ngx_s3_progress_worker_t *w, ngx_cycle_t *cycle);
 static void ngx_s3_progress_tick(ngx_event_t *ev);
+static void ngx_s3_progress_look(ngx_event_t *ev);
 static void ngx_s3_progress_reaped(void *data,
     const ngx_s3_zone_orphan_t *orphan);
 
@@ -62,10 +66,10 @@ ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log)
 
 ngx_int_t
 ngx_s3_progress_open(ngx_s3_progress_t *p, ngx_s3_progress_conf_t *conf,
-    ngx_log_t *log)
+    const ngx_s3_zone_claim_t *claim, ngx_log_t *log)
 {
-    ngx_int_t          rc;
-    ngx_s3_zone_t     *zone;
+    ngx_int_t           rc;
+    ngx_s3_zone_t      *zone;
     ngx_s3_counters_t  *counters;
 
     zone = conf->stores->zone;
@@ -88,13 +92,14 @@ ngx_s3_progress_open(ngx_s3_progress_t *p, ngx_s3_progress_conf_t *conf,
 
     ngx_s3_progress_stamp(p);
 
-    rc = zone ? ngx_s3_zone_open(zone, &p->record, &p->slot) : NGX_DECLINED;
+    rc = zone ? ngx_s3_zone_open(zone, &p->record, claim, &p->slot)
+              : NGX_DECLINED;
 
-    if (rc == NGX_BUSY) {
-        return NGX_BUSY;
+    if (rc != NGX_OK && (rc != NGX_DECLINED || claim->ingest)) {
+        return rc;
     }
 
-    if (rc != NGX_OK || p->slot == NULL) {
+    if (rc == NGX_DECLINED) {
         p->slot = &p->none;
         (void) ngx_atomic_fetch_add(&counters->untracked, 1);
 
@@ -143,6 +148,21 @@ ngx_s3_progress_opening(ngx_s3_progress_t *p)
     s3_record_log(&p->record, &b);
 
     ngx_s3_progress_log(p, mem, b.pos - b.start);
+}
+
+
+void
+ngx_s3_progress_total(ngx_s3_progress_t *p, uint64_t total)
+{
+    if (!p->open) {
+        return;
+    }
+
+    p->record.total_bytes = total;
+
+    s3_gate_init(&p->gate, &p->conf->gate, total);
+
+    ngx_s3_progress_record(p);
 }
 
 
@@ -350,6 +370,10 @@ ngx_s3_progress_enqueue(ngx_s3_progress_t *p)
     p->recorded = ngx_current_msec;
     p->queued = 1;
     ngx_queue_insert_tail(&w->open, &p->queue);
+
+    if (!w->look.timer_set) {
+        ngx_add_timer(&w->look, NGX_S3_PROGRESS_LOOK);
+    }
 }
 
 
@@ -403,6 +427,11 @@ ngx_s3_progress_init_worker(ngx_s3_stores_t *stores, ngx_cycle_t *cycle)
     w->tick.data = w;
     w->tick.log = cycle->log;
     w->tick.cancelable = 1;
+
+    w->look.handler = ngx_s3_progress_look;
+    w->look.data = w;
+    w->look.log = cycle->log;
+    w->look.cancelable = 1;
 
     ngx_s3_progress_tick(&w->tick);
 
@@ -473,6 +502,55 @@ ngx_s3_progress_tick(ngx_event_t *ev)
 
 
 static void
+ngx_s3_progress_look(ngx_event_t *ev)
+{
+    ngx_s3_progress_worker_t *w = ev->data;
+
+    ngx_s3_progress_cancel(w->stores);
+
+    if (!ngx_queue_empty(&w->open)) {
+        ngx_add_timer(ev, NGX_S3_PROGRESS_LOOK);
+    }
+}
+
+
+void
+ngx_s3_progress_cancel(ngx_s3_stores_t *stores)
+{
+    ngx_uint_t                 n;
+    ngx_queue_t               *q, *next;
+    ngx_s3_progress_t         *p;
+    ngx_s3_progress_worker_t  *w;
+
+    w = stores->worker;
+
+    if (w == NULL || stores->zone == NULL) {
+        return;
+    }
+
+    n = ngx_s3_zone_cancels(stores->zone);
+
+    if (n == w->cancels) {
+        return;
+    }
+
+    w->cancels = n;
+
+    for (q = ngx_queue_head(&w->open);
+         q != ngx_queue_sentinel(&w->open);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        p = ngx_queue_data(q, ngx_s3_progress_t, queue);
+
+        if (p->slot->cancel) {
+            p->cancel(p);
+        }
+    }
+}
+
+
+static void
 ngx_s3_progress_reaped(void *data, const ngx_s3_zone_orphan_t *orphan)
 {
     ngx_s3_stores_t *stores = data;
@@ -506,6 +584,10 @@ ngx_s3_progress_exit_worker(ngx_s3_stores_t *stores)
 
     if (w->tick.timer_set) {
         ngx_del_timer(&w->tick);
+    }
+
+    if (w->look.timer_set) {
+        ngx_del_timer(&w->look);
     }
 
     stores->worker = NULL;

@@ -38,7 +38,9 @@ typedef struct {
 /* embedded in a transfer, whose memory stays where it is; zeroed, then opened
    by ngx_s3_progress_open() */
 
-typedef struct {
+typedef struct ngx_s3_progress_s  ngx_s3_progress_t;
+
+struct ngx_s3_progress_s {
     uint64_t                 bytes;  /* came from the source */
     s3_gate_t                gate;
     ngx_s3_slot_t           *slot;   /* NULL: untracked */
@@ -55,8 +57,11 @@ typedef struct {
                                         oldest record first */
     ngx_msec_t               recorded;       /* when the last record was made,
                                                 ngx_current_msec */
+    void                   (*cancel)(ngx_s3_progress_t *p);
+                                     /* somebody asks to end it; may close it
+                                        and no other one */
     unsigned                 queued:1;
-} ngx_s3_progress_t;
+};
 
 
 #define NGX_S3_PROGRESS_ID  32       /* digits of a random id */
@@ -67,12 +72,15 @@ ngx_int_t ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log);
 
 /*
  * Opens the record: zone, first record to the stores. The caller has set id,
- * bucket, key, owner, direction and total_bytes in p->record (the rest zero);
- * attempt, sequence, state and times are set here. conf and log live until the
- * final state. NGX_OK, also untracked; NGX_BUSY: 409, p is not open.
+ * bucket, key, owner, direction and total_bytes in p->record (the rest zero)
+ * and p->cancel; attempt, sequence, state and times are set here. conf and log
+ * live until the final state. NGX_OK, also untracked; else p is not open:
+ * NGX_BUSY, NGX_ABORT and NGX_AGAIN as ngx_s3_zone_open() says; NGX_DECLINED:
+ * the zone has no room for an ingest, which has to have a record.
  */
 ngx_int_t ngx_s3_progress_open(ngx_s3_progress_t *p,
-    ngx_s3_progress_conf_t *conf, ngx_log_t *log);
+    ngx_s3_progress_conf_t *conf, const ngx_s3_zone_claim_t *claim,
+    ngx_log_t *log);
 
 /* the slot of an open record; NULL: untracked, or closed */
 ngx_s3_slot_t *ngx_s3_progress_slot(ngx_s3_progress_t *p);
@@ -93,6 +101,9 @@ ngx_s3_progress_chunk(ngx_s3_progress_t *p, size_t n)
     }
 }
 
+/* the length is known, before the first byte: a record that tells of it */
+void ngx_s3_progress_total(ngx_s3_progress_t *p, uint64_t total);
+
 /* S3 acknowledged a part (or the object) of n bytes */
 void ngx_s3_progress_stored(ngx_s3_progress_t *p, uint64_t n);
 
@@ -104,6 +115,10 @@ void ngx_s3_progress_stored(ngx_s3_progress_t *p, uint64_t n);
  */
 void ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
     const char *etag, const char *error);
+
+/* Calls p->cancel of this worker's open ones that somebody wants to be ended,
+   see ngx_s3_zone_cancel(). Every worker does it by itself within 250 ms. */
+void ngx_s3_progress_cancel(ngx_s3_stores_t *stores);
 
 /* In a worker at its start: opens the stores, arms the timer that reaps the
    transfers of dead workers and renews the records of silent ones. Does

@@ -1,5 +1,11 @@
 #include "ngx_s3_multipart.h"
 
+#include "ngx_s3_kept.h"
+
+
+#define NGX_S3_TRANSFER_RETRY  5000      /* ms, to a client that comes too
+                                            early */
+
 
 typedef struct {
     ngx_log_t           log;
@@ -11,8 +17,10 @@ static ngx_s3_transfer_t *ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf,
     ngx_log_t *from);
 static ngx_int_t ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t,
     ngx_s3_transfer_spec_t *spec);
-static ngx_int_t ngx_s3_transfer_copy_fields(ngx_pool_t *pool,
-    ngx_array_t *from, ngx_array_t **to);
+static ngx_int_t ngx_s3_transfer_plan(ngx_s3_transfer_t *t, int64_t total,
+    ngx_s3_result_t *result);
+static ngx_int_t ngx_s3_transfer_open(ngx_s3_transfer_t *t,
+    ngx_s3_transfer_spec_t *spec, ngx_s3_result_t *result);
 static ngx_int_t ngx_s3_transfer_mark(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_transfer_record(ngx_s3_transfer_t *t,
     ngx_s3_transfer_spec_t *spec);
@@ -20,6 +28,9 @@ static void ngx_s3_transfer_too_large(ngx_s3_transfer_t *t,
     ngx_s3_result_t *result);
 static u_char *ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf,
     size_t len);
+static void ngx_s3_transfer_cancelled(ngx_s3_progress_t *p);
+static void ngx_s3_transfer_end(ngx_s3_transfer_t *t, s3_state_e state,
+    const char *reason);
 static void ngx_s3_transfer_wake(ngx_event_t *ev);
 static void ngx_s3_transfer_tick(ngx_event_t *ev);
 static void ngx_s3_transfer_destroy(ngx_s3_transfer_t *t);
@@ -60,17 +71,12 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
 
     t->handler = handler;
     t->data = data;
+    t->eager = spec->eager;
 
-    if (s3_plan_init(&t->plan, conf->target->limits, conf->part_size,
-                     conf->window, spec->total)
-        != S3_OK)
-    {
-        ngx_s3_transfer_too_large(t, result);
+    if (ngx_s3_transfer_plan(t, spec->total, result) != NGX_OK) {
         ngx_destroy_pool(t->pool);
         return NGX_DECLINED;
     }
-
-    t->single = (spec->total != -1 && s3_plan_single(&t->plan));
 
     if (ngx_s3_transfer_copy_spec(t, spec) != NGX_OK
         || ngx_s3_transfer_record(t, spec) != NGX_OK)
@@ -79,14 +85,9 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
         return NGX_ERROR;
     }
 
-    rc = ngx_s3_progress_open(&t->progress, &conf->progress, t->log);
+    rc = ngx_s3_transfer_open(t, spec, result);
 
     if (rc != NGX_OK) {
-        if (rc == NGX_BUSY) {
-            ngx_s3_result_set(result, 409, "TransferIdInUse",
-                              "the transfer id is in use");
-        }
-
         ngx_destroy_pool(t->pool);
         return rc;
     }
@@ -140,6 +141,8 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     ngx_queue_init(&t->ready);
     ngx_queue_init(&t->sending);
 
+    t->progress.cancel = ngx_s3_transfer_cancelled;
+
     t->share.handler = ngx_s3_fill_shared;
     t->share.data = t;
 
@@ -168,19 +171,16 @@ ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec)
         return NGX_ERROR;
     }
 
-    if (ngx_s3_transfer_copy_fields(t->pool, spec->headers, &t->headers)
-        != NGX_OK)
-    {
+    if (ngx_s3_fields_copy(t->pool, spec->headers, &t->headers) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    return ngx_s3_transfer_copy_fields(t->pool, spec->conditions,
-                                       &t->conditions);
+    return ngx_s3_fields_copy(t->pool, spec->conditions, &t->conditions);
 }
 
 
-static ngx_int_t
-ngx_s3_transfer_copy_fields(ngx_pool_t *pool, ngx_array_t *from,
+ngx_int_t
+ngx_s3_fields_copy(ngx_pool_t *pool, ngx_array_t *from,
     ngx_array_t **to)
 {
     u_char      *p;
@@ -215,6 +215,117 @@ ngx_s3_transfer_copy_fields(ngx_pool_t *pool, ngx_array_t *from,
     }
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_s3_transfer_keep(ngx_s3_transfer_t *t, ngx_array_t *fields)
+{
+    ngx_uint_t   i, fixed;
+    s3_field_t  *f;
+
+    f = fields->elts;
+    fixed = t->headers->nelts;
+
+    for (i = 0; i < fields->nelts; i++) {
+        if (ngx_s3_keep(t->pool, t->headers, fixed, f[i].name, f[i].value)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_s3_transfer_plan(ngx_s3_transfer_t *t, int64_t total,
+    ngx_s3_result_t *result)
+{
+    if (s3_plan_init(&t->plan, t->conf->target->limits, t->conf->part_size,
+                     t->conf->window, total)
+        != S3_OK)
+    {
+        ngx_s3_transfer_too_large(t, result);
+        return NGX_DECLINED;
+    }
+
+    t->single = (total != -1 && s3_plan_single(&t->plan));
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_s3_transfer_total(ngx_s3_transfer_t *t, int64_t total)
+{
+    ngx_s3_result_t  result;
+
+    if (t->done) {
+        return NGX_DECLINED;
+    }
+
+    if (total == t->plan.total) {
+        return NGX_OK;
+    }
+
+    if (ngx_s3_transfer_plan(t, total, &result) != NGX_OK) {
+        ngx_s3_transfer_fail(t, &result);
+        return NGX_DECLINED;
+    }
+
+    t->planned = 0;
+    t->anew = 1;
+
+    ngx_s3_progress_total(&t->progress, total);
+
+    return NGX_OK;
+}
+
+
+/* the record, and all that may stand against it in this instance */
+
+static ngx_int_t
+ngx_s3_transfer_open(ngx_s3_transfer_t *t, ngx_s3_transfer_spec_t *spec,
+    ngx_s3_result_t *result)
+{
+    ngx_s3_zone_claim_t  claim;
+
+    claim.endpoint = ngx_s3_zone_endpoint(&t->conf->target->endpoint->name);
+    claim.max_ingest = t->conf->max_ingest;
+    claim.exclusive = spec->exclusive;
+    claim.ingest = spec->ingest;
+
+    switch (ngx_s3_progress_open(&t->progress, &t->conf->progress, &claim,
+                                 t->log))
+    {
+    case NGX_OK:
+        return NGX_OK;
+
+    case NGX_BUSY:
+        ngx_s3_result_set(result, 409, "TransferIdInUse",
+                          "the transfer id is in use");
+        break;
+
+    case NGX_ABORT:
+        ngx_s3_result_set(result, 409, "KeyInUse",
+                          "another transfer writes the object");
+        break;
+
+    case NGX_AGAIN:
+        ngx_s3_result_set(result, 503, "TooManyIngests",
+                          "as many ingests run as may");
+        result->retry_after = NGX_S3_TRANSFER_RETRY;
+        break;
+
+    default: /* NGX_DECLINED */
+        ngx_s3_result_set(result, 503, "TooManyIngests",
+                          "there is no room in s3_transfer_zone");
+        result->retry_after = NGX_S3_TRANSFER_RETRY;
+    }
+
+    return NGX_BUSY;
 }
 
 
@@ -374,20 +485,10 @@ ngx_s3_transfer_finish(ngx_s3_transfer_t *t)
 
     if (part) {
         ngx_s3_part_seal(part);
-    }
-
-    if (t->nparts <= 1 && t->upload_id.len == 0 && !t->calling
-        && ngx_queue_empty(&t->ready))
-    {
-        ngx_s3_multipart_put(t, part);
-        return;
-    }
-
-    if (part) {
         ngx_queue_insert_tail(&t->ready, &part->queue);
     }
 
-    ngx_s3_multipart_pump(t);
+    ngx_s3_multipart_flush(t);
 }
 
 
@@ -423,16 +524,9 @@ ngx_s3_transfer_fail(ngx_s3_transfer_t *t, ngx_s3_result_t *result)
         return;
     }
 
-    t->done = 1;
     t->result = *result;
 
-    ngx_s3_progress_state(&t->progress, S3_STATE_FAILED, NULL,
-                          result->message);
-
-    ngx_s3_transfer_set_state(t, NGX_S3_T_CLEANING);
-    ngx_s3_transfer_post(t);
-
-    ngx_s3_multipart_clean(t);
+    ngx_s3_transfer_end(t, S3_STATE_FAILED, result->message);
 }
 
 
@@ -451,13 +545,47 @@ ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
         return;
     }
 
+    ngx_s3_transfer_end(t, failed ? S3_STATE_FAILED : S3_STATE_ABORTED,
+                        reason);
+}
+
+
+static void
+ngx_s3_transfer_cancelled(ngx_s3_progress_t *p)
+{
+    ngx_s3_transfer_cancel((ngx_s3_transfer_t *)
+                           ((u_char *) p
+                            - offsetof(ngx_s3_transfer_t, progress)),
+                           "cancelled");
+}
+
+
+void
+ngx_s3_transfer_cancel(ngx_s3_transfer_t *t, const char *reason)
+{
+    if (t->done || t->whole) {
+        return;
+    }
+
+    ngx_s3_result_set(&t->result, 409, "TransferCancelled",
+                      "the transfer was cancelled");
+
+    ngx_s3_transfer_end(t, S3_STATE_ABORTED, reason);
+}
+
+
+/* it is not to be an object any more */
+
+static void
+ngx_s3_transfer_end(ngx_s3_transfer_t *t, s3_state_e state,
+    const char *reason)
+{
     t->done = 1;
 
-    ngx_s3_progress_state(&t->progress,
-                          failed ? S3_STATE_FAILED : S3_STATE_ABORTED, NULL,
-                          reason);
+    ngx_s3_progress_state(&t->progress, state, NULL, reason);
 
     ngx_s3_transfer_set_state(t, NGX_S3_T_CLEANING);
+    ngx_s3_transfer_post(t);
 
     ngx_s3_multipart_clean(t);
 }
@@ -529,7 +657,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
 
-    if (t->state != NGX_S3_T_WAITING || t->calling) {
+    if (t->state != NGX_S3_T_WAITING || !t->share.waiting) {
         return;
     }
 
@@ -539,7 +667,7 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
                   t->conf->pool->reserved, t->conf->pool->limit);
 
     ngx_s3_result_set(&result, 503, "SlowDown",
-                      "there was no memory for the upload within "
+                      "there was no memory for the transfer within "
                       "s3_queue_timeout");
 
     ngx_s3_transfer_fail(t, &result);

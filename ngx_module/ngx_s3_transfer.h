@@ -6,8 +6,9 @@
  *      │            │             │            │            ▲
  *      └────────────┴─────────────┴────────────┴─▶ CLEANING ┘
  *
- * WAITING    for the look at the object that conditions need, and for the
- *            first reservation; the body is unread
+ * WAITING    for the look at the object that conditions need (unless the
+ *            source is eager), and for the first reservation; the body is
+ *            unread
  * RECEIVING  bytes are fed
  * FLUSHING   the body is whole, parts are on their way
  * FINISHING  what has to be checked before, PutObject or Complete, and the
@@ -51,6 +52,8 @@ typedef struct {
     size_t                   window;
     ngx_uint_t               concurrency;
     ngx_msec_t               queue_timeout;  /* for the first reservation */
+    ngx_uint_t               max_ingest;     /* ingests running in an instance,
+                                                0: no limit */
 } ngx_s3_transfer_conf_t;
 
 
@@ -68,6 +71,12 @@ typedef struct {
     int64_t           total;         /* bytes, -1: unknown */
     s3_direction_e    direction;
     ngx_log_t        *log;           /* its writer and level are used */
+    unsigned          exclusive:1;   /* no other such transfer of the same
+                                        endpoint, bucket and key may be live in
+                                        this instance */
+    unsigned          ingest:1;      /* counts against conf->max_ingest */
+    unsigned          eager:1;       /* the body is received while S3 is asked
+                                        whether the conditions hold */
 } ngx_s3_transfer_spec_t;
 
 
@@ -150,11 +159,15 @@ struct ngx_s3_transfer_s {
     unsigned                  whole:1;   /* the body is whole */
     unsigned                  single:1;  /* one PutObject */
     unsigned                  calling:1; /* call is on its way */
+    unsigned                  eager:1;   /* the body does not wait for the
+                                            first look */
     unsigned                  checked:1; /* the first look is behind us */
     unsigned                  repeated:1;    /* some part was sent twice */
     unsigned                  unlisted:1;    /* and S3 does not say how it
                                             stored it */
     unsigned                  flying:1;  /* parts were under way at the end */
+    unsigned                  anew:1;    /* what is reserved was asked for by
+                                            another plan */
     unsigned                  done:1;    /* the result stands */
 };
 
@@ -162,15 +175,34 @@ struct ngx_s3_transfer_s {
 /*
  * NGX_OK: *t; DONE follows some day, unless aborted. Else *result tells the
  * door what to answer, and nothing was sent anywhere: NGX_DECLINED: the object
- * is too large for the configuration (413); NGX_BUSY: the id is in use (409);
- * NGX_ERROR: no memory (500).
+ * is too large for the configuration (413); NGX_BUSY: the id is in use
+ * ("TransferIdInUse", 409), another exclusive transfer writes the object
+ * ("KeyInUse", 409), as many ingests run as may, or the zone has no room for
+ * this one ("TooManyIngests", 503); NGX_ERROR: no memory (500). What a worker
+ * held that died is free a few seconds later. An exclusive transfer that finds
+ * no room in the zone (and is no ingest) goes on, and keeps nobody off.
  */
 ngx_int_t ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     ngx_s3_transfer_spec_t *spec, ngx_s3_transfer_pt handler, void *data,
     ngx_s3_transfer_t **t, ngx_s3_result_t *result);
 
+/*
+ * The length of the body, bytes, was told after the transfer was created and
+ * before its first byte is fed, before or after it is admitted. The record gets
+ * it, and one record goes to the stores. NGX_OK; NGX_DECLINED: the object is
+ * too large for the configuration and the transfer has failed with 413, or it
+ * had ended before; DONE follows.
+ */
+ngx_int_t ngx_s3_transfer_total(ngx_s3_transfer_t *t, int64_t total);
+
+/* Of an origin's answer (an array of s3_field_t), what tells a reader of the
+   object what its bytes are goes to the object, unless the transfer has a
+   header of that name already (ngx_s3_keep() says which); before it is
+   admitted. Copied. NGX_ERROR: no memory. */
+ngx_int_t ngx_s3_transfer_keep(ngx_s3_transfer_t *t, ngx_array_t *fields);
+
 /* NGX_OK: there is memory for the first part: read the body; NGX_AGAIN: RESUME
-   follows */
+   follows; NGX_ERROR: it has failed, DONE follows */
 ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
 
 /*
@@ -192,6 +224,16 @@ void ngx_s3_transfer_finish(ngx_s3_transfer_t *t);
    is set. No event follows, t is not the caller's any more. */
 void ngx_s3_transfer_abort(ngx_s3_transfer_t *t, ngx_uint_t failed,
     const char *reason);
+
+/* Somebody wants it to end: unless the body is whole, the record becomes
+   `aborted` with that reason, and DONE follows with 409 "TransferCancelled".
+   Does nothing where the body is whole or the result stands. */
+void ngx_s3_transfer_cancel(ngx_s3_transfer_t *t, const char *reason);
+
+/* a copy of an array of s3_field_t (NULL: an empty one), with its strings; room
+   for one more. NGX_ERROR: no memory. */
+ngx_int_t ngx_s3_fields_copy(ngx_pool_t *pool, ngx_array_t *from,
+    ngx_array_t **to);
 
 
 #endif /* NGX_S3_TRANSFER_H */

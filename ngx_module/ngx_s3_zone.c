@@ -10,7 +10,9 @@
 
 
 #define NGX_S3_ZONE_MAGIC   0x6e7a3373   /* "s3zn" */
-#define NGX_S3_ZONE_LAYOUT  3
+#define NGX_S3_ZONE_LAYOUT  4
+#define NGX_S3_ZONE_PAGES   12           /* at least, for the counters of all
+                                            workers and some records */
 
 
 static void ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
@@ -18,8 +20,11 @@ static void ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 static ngx_int_t ngx_s3_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_int_t ngx_s3_zone_attach(ngx_s3_zone_t *zone, ngx_log_t *log);
 static ngx_int_t ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh);
-static ngx_int_t ngx_s3_zone_former(ngx_s3_zone_t *zone,
-    ngx_s3_zone_slot_t *zs, s3_record_t *record);
+static ngx_int_t ngx_s3_zone_test(ngx_s3_zone_t *zone,
+    ngx_s3_zone_slot_t *former, s3_record_t *record,
+    const ngx_s3_zone_claim_t *claim);
+static void ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
+    s3_record_t *record);
 static ngx_uint_t ngx_s3_zone_owner(s3_record_t *record, ngx_str_t *owner);
 
 
@@ -29,11 +34,11 @@ ngx_s3_zone_create(ngx_conf_t *cf, ngx_str_t *name, size_t size, void *tag)
     ngx_s3_zone_t   *zone;
     ngx_shm_zone_t  *shm_zone;
 
-    if (size < 8 * ngx_pagesize) {
+    if (size < NGX_S3_ZONE_PAGES * ngx_pagesize) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "zone \"%V\" of %uz bytes is too small, "
                            "it needs at least %uz", name, size,
-                           8 * ngx_pagesize);
+                           NGX_S3_ZONE_PAGES * ngx_pagesize);
         return NULL;
     }
 
@@ -66,7 +71,7 @@ ngx_s3_zone_create(ngx_conf_t *cf, ngx_str_t *name, size_t size, void *tag)
 
 ngx_int_t
 ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
-    ngx_s3_slot_t **slot)
+    const ngx_s3_zone_claim_t *claim, ngx_s3_slot_t **slot)
 {
     ngx_int_t            rc;
     ngx_str_t            id;
@@ -84,11 +89,13 @@ ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
 
     zs = ngx_s3_zone_lookup(sh, &id);
 
+    rc = ngx_s3_zone_test(zone, zs, record, claim);
+    if (rc != NGX_OK) {
+        goto done;
+    }
+
     if (zs) {
-        rc = ngx_s3_zone_former(zone, zs, record);
-        if (rc != NGX_OK) {
-            goto done;
-        }
+        ngx_s3_zone_former(zone, zs, record);
     }
 
     zs = ngx_s3_zone_take(sh);
@@ -102,13 +109,16 @@ ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
     zs->counters.bytes_stored = record->bytes_stored;
     zs->counters.parts_stored = record->parts_stored;
     zs->counters.updated_at = record->updated_at;
+    zs->counters.cancel = 0;
     zs->seen_bytes = record->bytes_transferred;
     zs->seen_at = record->updated_at;
+    zs->endpoint = claim->endpoint;
+    zs->exclusive = claim->exclusive;
+    zs->ingest = claim->ingest;
 
     ngx_s3_zone_link(sh, zs);
 
     *slot = &zs->counters;
-    rc = NGX_OK;
 
 done:
 
@@ -194,6 +204,69 @@ ngx_s3_zone_find(ngx_s3_zone_t *zone, ngx_str_t *id, s3_record_t *record)
     ngx_s3_zone_unlock(zone);
 
     return rc;
+}
+
+
+ngx_int_t
+ngx_s3_zone_cancel(ngx_s3_zone_t *zone, ngx_str_t *id, ngx_str_t *owner,
+    s3_record_t *record)
+{
+    uint64_t             now;
+    ngx_int_t            rc;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    now = ngx_s3_zone_now();
+
+    sh = ngx_s3_zone_lock(zone);
+
+    zs = ngx_s3_zone_lookup(sh, id);
+
+    if (zs == NULL || ngx_s3_zone_expired(zone, zs, now)) {
+        ngx_s3_zone_unlock(zone);
+        return NGX_DECLINED;
+    }
+
+    ngx_s3_zone_copy(zs, record, now);
+
+    if (zs->use != NGX_S3_SLOT_LIVE) {
+        rc = NGX_DONE;
+
+    } else if (owner && !ngx_s3_zone_owner(record, owner)) {
+        rc = NGX_ABORT;
+
+    } else if (record->state != S3_STATE_ACTIVE) {
+        rc = NGX_BUSY;
+
+    } else {
+        zs->counters.cancel = 1;
+
+        /* who sees the new number sees the word as well */
+
+        ngx_memory_barrier();
+
+        sh->cancels++;
+        rc = NGX_OK;
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    return rc;
+}
+
+
+ngx_uint_t
+ngx_s3_zone_cancels(ngx_s3_zone_t *zone)
+{
+    ngx_uint_t         n;
+    ngx_s3_zone_sh_t  *sh;
+
+    sh = zone->sh;
+    n = sh->cancels;
+
+    ngx_memory_barrier();
+
+    return n;
 }
 
 
@@ -380,9 +453,57 @@ ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh)
 }
 
 
-/* the id is there already: NGX_OK, it may start anew, and its slot is free */
+/* whether it may begin; former has its id already, or is NULL. Nothing is
+   changed. */
 
 static ngx_int_t
+ngx_s3_zone_test(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *former,
+    s3_record_t *record, const ngx_s3_zone_claim_t *claim)
+{
+    ngx_uint_t           ingests;
+    ngx_s3_zone_sh_t    *sh;
+    ngx_s3_zone_slot_t  *zs;
+
+    sh = zone->sh;
+    ingests = sh->ningests;
+
+    if (former) {
+
+        if (!ngx_s3_zone_expired(zone, former, ngx_s3_zone_now())
+            && ngx_strcmp(former->record.owner, record->owner) != 0)
+        {
+            return NGX_BUSY;
+        }
+
+        if (former->use == NGX_S3_SLOT_LIVE) {
+
+            if (!ngx_s3_zone_orphan(sh, ngx_s3_zone_index(sh, former))) {
+                return NGX_BUSY;
+            }
+
+            ingests -= former->ingest;
+        }
+    }
+
+    if (claim->exclusive) {
+        zs = ngx_s3_zone_claimant(sh, claim->endpoint, record);
+
+        if (zs && zs != former) {
+            return NGX_ABORT;
+        }
+    }
+
+    if (claim->ingest && claim->max_ingest && ingests >= claim->max_ingest) {
+        return NGX_AGAIN;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the id starts anew: its slot is free, or keeps the debt */
+
+static void
 ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
     s3_record_t *record)
 {
@@ -390,17 +511,7 @@ ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
 
     sh = zone->sh;
 
-    if (!ngx_s3_zone_expired(zone, zs, ngx_s3_zone_now())
-        && ngx_strcmp(zs->record.owner, record->owner) != 0)
-    {
-        return NGX_BUSY;
-    }
-
     if (zs->use == NGX_S3_SLOT_LIVE) {
-
-        if (!ngx_s3_zone_orphan(sh, ngx_s3_zone_index(sh, zs))) {
-            return NGX_BUSY;
-        }
 
         (void) ngx_atomic_fetch_add(&zone->counters->failed, 1);
 
@@ -414,8 +525,6 @@ ngx_s3_zone_former(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
     }
 
     ngx_s3_zone_forget(sh, zs);
-
-    return NGX_OK;
 }
 
 

@@ -11,6 +11,7 @@
 #include <ngx_core.h>
 
 #include "s3_record.h"
+#include "s3_tee.h"
 #include "s3_xml.h"
 
 
@@ -45,6 +46,8 @@ typedef struct {
     ngx_atomic_t             orphans;            /* aborted for the dead */
     ngx_atomic_t             aborts_waiting;     /* gauge */
     ngx_atomic_t             memory_used;
+    ngx_atomic_t             tee_captured;       /* responses */
+    ngx_atomic_t             tee[S3_TEE_N];      /* not captured, or dropped */
     ngx_s3_store_counters_t  redis;
     ngx_s3_store_counters_t  dynamodb;
 } ngx_s3_counters_t;
@@ -52,13 +55,16 @@ typedef struct {
 
 typedef struct ngx_s3_slot_s  ngx_s3_slot_t;
 
-/* what only the owner writes, each a plain aligned store; readers load */
+/* what only the owner writes, but for cancel, each a plain aligned store;
+   readers load */
 
 struct ngx_s3_slot_s {
     ngx_atomic_t       bytes_transferred;
     ngx_atomic_t       bytes_stored;
     ngx_atomic_t       parts_stored;
     ngx_atomic_t       updated_at;   /* ms since the epoch */
+    ngx_atomic_t       cancel;       /* somebody else's word: 1, the owner is
+                                        asked to end the transfer */
     /* the rest is private to ngx_s3_zone*.c: record under the mutex, tree
        node, queue, owner's pid */
 };
@@ -81,15 +87,29 @@ typedef struct {
 ngx_s3_zone_t *ngx_s3_zone_create(ngx_conf_t *cf, ngx_str_t *name, size_t size,
     void *tag);
 
+/* what a new transfer wants for itself as long as it is live */
+
+typedef struct {
+    uint64_t           endpoint;     /* ngx_s3_zone_endpoint() of the target's
+                                        name */
+    ngx_uint_t         max_ingest;   /* live ones of the instance, 0: no limit
+                                        */
+    unsigned           exclusive:1;  /* endpoint, bucket and key: no other
+                                        exclusive one has them */
+    unsigned           ingest:1;     /* it is counted as one */
+} ngx_s3_zone_claim_t;
+
 /*
  * Takes a slot for a new transfer. record gives id, attempt and all the rest;
  * its attempt is raised where the id's former attempt is not smaller.
  * NGX_OK: *slot; NGX_BUSY: the id is active, or its record belongs to another
- * owner (409); NGX_DECLINED: no slot is free even after the oldest finished
- * one was given up: the transfer goes on untracked, *slot is NULL.
+ * owner (409); NGX_ABORT: another exclusive transfer has the key (409);
+ * NGX_AGAIN: max_ingest are live (503); NGX_DECLINED: no slot is free even
+ * after the oldest finished one was given up: *slot is NULL, and a transfer
+ * that goes on is untracked and has no claim. All of it is one step.
  */
 ngx_int_t ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
-    ngx_s3_slot_t **slot);
+    const ngx_s3_zone_claim_t *claim, ngx_s3_slot_t **slot);
 
 /* the whole record anew (a new state, an opening); owner only */
 void ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
@@ -103,6 +123,19 @@ void ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
    (or expired) */
 ngx_int_t ngx_s3_zone_find(ngx_s3_zone_t *zone, ngx_str_t *id,
     s3_record_t *record);
+
+/*
+ * Asks the owner of a live record to end its transfer, see
+ * ngx_s3_progress_cancel(). owner as below. NGX_OK: it is asked, now or
+ * before; NGX_BUSY: the body is whole; NGX_DONE: the record is final, whosever
+ * it is; NGX_ABORT: live and another owner's; NGX_DECLINED: unknown. But for
+ * the last, *record is as ngx_s3_zone_find() gives it.
+ */
+ngx_int_t ngx_s3_zone_cancel(ngx_s3_zone_t *zone, ngx_str_t *id,
+    ngx_str_t *owner, s3_record_t *record);
+
+/* a number that changes after each slot->cancel */
+ngx_uint_t ngx_s3_zone_cancels(ngx_s3_zone_t *zone);
 
 /*
  * A page of records in the order of their ids that are greater than `after`

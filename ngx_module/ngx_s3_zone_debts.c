@@ -16,21 +16,12 @@ static ngx_uint_t ngx_s3_zone_same(ngx_s3_zone_slot_t *zs,
     ngx_str_t *upload_id);
 
 
-/* FNV-1a: it tells a few configured endpoints apart */
+/* it tells a few configured endpoints apart */
 
 uint64_t
 ngx_s3_zone_endpoint(ngx_str_t *name)
 {
-    size_t    i;
-    uint64_t  hash;
-
-    hash = 14695981039346656037ULL;
-
-    for (i = 0; i < name->len; i++) {
-        hash = (hash ^ name->data[i]) * 1099511628211ULL;
-    }
-
-    return hash;
+    return ngx_s3_zone_hash(NGX_S3_ZONE_HASH, name->data, name->len);
 }
 
 

@@ -25,6 +25,8 @@ ngx_s3_zone_clear(ngx_s3_zone_sh_t *sh)
     ngx_queue_init(&sh->owing);
     sh->nlive = 0;
     sh->nfinished = 0;
+
+    ngx_s3_zone_claim_init(sh);
 }
 
 
@@ -189,6 +191,8 @@ ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     ngx_queue_insert_tail(&sh->live, &zs->queue);
     sh->nlive++;
+
+    ngx_s3_zone_claim(sh, zs);
 }
 
 
@@ -213,6 +217,8 @@ ngx_s3_zone_finish(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     sh->nlive--;
     sh->nfinished++;
+
+    ngx_s3_zone_unclaim(sh, zs);
 }
 
 
@@ -401,6 +407,8 @@ ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
     if (zs->use == NGX_S3_SLOT_LIVE) {
         ngx_queue_insert_tail(&sh->live, &zs->queue);
         sh->nlive++;
+
+        ngx_s3_zone_claim(sh, zs);
 
     } else {
         sh->nfinished++;

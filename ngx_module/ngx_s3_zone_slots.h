@@ -14,8 +14,8 @@
  *
  * The lock is the slab pool's, because the master unlocks that one after a
  * worker that died with it. What such a worker left half done is told by
- * `dirty`: tree and queues are then built anew from the slots, each of which
- * says by itself what it is.
+ * `dirty`: trees and queues are then built anew from the slots, each of which
+ * says by itself what it is and what it claims.
  */
 
 #ifndef NGX_S3_ZONE_SLOTS_H
@@ -41,6 +41,8 @@
 typedef struct {
     ngx_s3_slot_t       counters;    /* first: callers hold its address */
     ngx_rbtree_node_t   node;        /* key: the first bytes of the id */
+    ngx_rbtree_node_t   claim;       /* LIVE and exclusive; key: a hash of
+                                        endpoint, bucket and key */
     ngx_queue_t         queue;       /* of its use: free, live, finished */
     ngx_atomic_t        use;
     uint64_t            epoch;       /* of the owner: pids come again */
@@ -51,6 +53,8 @@ typedef struct {
                                         the rest is there */
     ngx_uint_t          completing;  /* the record's state when its owner
                                         died */
+    ngx_uint_t          exclusive;   /* see ngx_s3_zone_claim_t */
+    ngx_uint_t          ingest;
     uint64_t            endpoint;
     char                upload_id[S3_UPLOAD_ID_MAX + 1];
     s3_record_t         record;
@@ -77,11 +81,14 @@ typedef struct {
     ngx_rbtree_t             tree;   /* of live and finished, in the order of
                                         their ids */
     ngx_rbtree_node_t        sentinel;
+    ngx_rbtree_t             claims; /* of live ones that are exclusive */
+    ngx_rbtree_node_t        claims_sentinel;
     ngx_queue_t              free;
     ngx_queue_t              live;
     ngx_queue_t              finished;   /* oldest first, without debts */
     ngx_queue_t              owing;      /* finished with a debt */
     ngx_uint_t               nlive;
+    ngx_uint_t               ningests;       /* of them */
     ngx_uint_t               nfinished;  /* in both */
 
     ngx_uint_t               slots;
@@ -90,6 +97,8 @@ typedef struct {
     ngx_s3_zone_slot_t      *slot;
     volatile ngx_pid_t      *owner;  /* of each slot, 0: neither live nor with
                                         a debt */
+
+    ngx_atomic_t             cancels;    /* asked for so far */
 
     ngx_s3_counters_t        counters;   /* of workers that are gone, and of
                                             those that found no place */
@@ -118,6 +127,15 @@ void ngx_s3_zone_end(ngx_s3_zone_sh_t *sh);
 /* NULL: unknown */
 ngx_s3_zone_slot_t *ngx_s3_zone_lookup(ngx_s3_zone_sh_t *sh, ngx_str_t *id);
 
+/* who has endpoint, bucket and key to itself, or NULL */
+ngx_s3_zone_slot_t *ngx_s3_zone_claimant(ngx_s3_zone_sh_t *sh,
+    uint64_t endpoint, const s3_record_t *record);
+
+/* what a slot claims begins and ends with its being live */
+void ngx_s3_zone_claim_init(ngx_s3_zone_sh_t *sh);
+void ngx_s3_zone_claim(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
+void ngx_s3_zone_unclaim(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
+
 /* the first node whose id is greater, or NULL */
 ngx_rbtree_node_t *ngx_s3_zone_after(ngx_s3_zone_sh_t *sh, ngx_str_t *id);
 
@@ -126,7 +144,7 @@ ngx_rbtree_node_t *ngx_s3_zone_after(ngx_s3_zone_sh_t *sh, ngx_str_t *id);
    between. */
 ngx_s3_zone_slot_t *ngx_s3_zone_take(ngx_s3_zone_sh_t *sh);
 
-/* FREE -> LIVE, owned by this process */
+/* FREE -> LIVE, owned by this process, with what it claims */
 void ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 
 /* LIVE -> FINISHED */
@@ -160,6 +178,11 @@ ngx_uint_t ngx_s3_zone_gone(ngx_s3_zone_worker_t *worker);
 
 /* tells this process from a dead one of the same pid */
 uint64_t ngx_s3_zone_epoch(void);
+
+/* FNV-1a of what has the hash so far, NGX_S3_ZONE_HASH at first, and more */
+#define NGX_S3_ZONE_HASH  14695981039346656037ULL
+
+uint64_t ngx_s3_zone_hash(uint64_t hash, const void *data, size_t len);
 
 /* ms since the epoch, as of this turn of the event loop */
 uint64_t ngx_s3_zone_now(void);

@@ -79,15 +79,16 @@ ngx_s3_zone_enter(ngx_s3_zone_t *zone)
 void
 ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals)
 {
-    ngx_uint_t         i;
-    ngx_s3_zone_sh_t  *sh;
-    ngx_s3_counters_t  sum;
+    ngx_uint_t          i;
+    ngx_s3_zone_sh_t   *sh;
+    ngx_s3_counters_t   sum;
 
     ngx_memzero(&sum, sizeof(ngx_s3_counters_t));
 
     sh = ngx_s3_zone_lock(zone);
 
     totals->active = sh->nlive;
+    totals->ingests = sh->ningests;
     totals->slots = sh->slots;
     totals->slots_used = sh->nlive + sh->nfinished;
 
@@ -117,6 +118,11 @@ ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals)
     totals->orphans = sum.orphans;
     totals->aborts_waiting = sum.aborts_waiting;
     totals->memory_used = sum.memory_used;
+    totals->tee_captured = sum.tee_captured;
+
+    for (i = 0; i < S3_TEE_N; i++) {
+        totals->tee[i] = sum.tee[i];
+    }
 
     ngx_s3_zone_store_totals(&totals->redis, &sum.redis);
     ngx_s3_zone_store_totals(&totals->dynamodb, &sum.dynamodb);

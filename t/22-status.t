@@ -115,7 +115,7 @@ subtest 'totals' => sub {
         # three of one PUT each, one of them refused; create, parts, complete
         s3Requests => 8, s3Retries => 0, s3Errors => 1, slots => 0,
         slotsUsed => 5, memoryUsed => 0, orphansAborted => 0,
-        abortsWaiting => 0,
+        abortsWaiting => 0, ingests => 0,
         chunks => $more{chunks}, openings => $more{openings},
     }, 'what was done is what is counted') or diag explain \%more;
     cmp_ok($more{chunks}, '>', 12 * MB / (20 * KB), 'chunks');
@@ -300,7 +300,7 @@ subtest 'Prometheus' => sub {
         'openings_total', s3Requests => 's3_requests_total', s3Retries =>
         's3_retries_total', s3Errors => 's3_errors_total', orphansAborted =>
         'orphans_aborted_total', abortsWaiting => 'aborts_waiting',
-        slots => 'slots',
+        ingests => 'ingests', slots => 'slots',
         slotsUsed => 'slots_used', memoryUsed => 'memory_used_bytes');
     for my $name (sort keys %names) {
         is($value->{"s3_transfer_$names{$name}"}, $totals->{$name}, $name);
@@ -314,7 +314,13 @@ subtest 'Prometheus' => sub {
                 $totals->{$store}{$store{$name}}, "$store $name");
         }
     }
-    is(scalar keys %$value, keys(%names) + 2 * keys %store, 'nothing else');
+    my $tee = $totals->{tee};
+    is($value->{s3_transfer_tee_captured_total}, $tee->{captured}, 'captured');
+    my $not = $tee->{notCaptured};
+    is($value->{"s3_transfer_tee_not_captured_total{reason=\"$_\"}"},
+        $not->{$_}, "not captured: $_") for sort keys %$not;
+    is(scalar keys %$value,
+        keys(%names) + 2 * keys(%store) + 1 + keys %$not, 'nothing else');
 
     put('/upload/p', 'x' x 100);
     put('/refused/p', 'x');

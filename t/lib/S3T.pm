@@ -18,6 +18,7 @@ use warnings;
 
 use Exporter 'import';
 use File::Basename qw/ basename /;
+use File::Copy qw/ copy /;
 use File::Path qw/ remove_tree /;
 use File::Temp ();
 use Test::More ();
@@ -28,6 +29,7 @@ use S3T::Data qw/ GB KB MB data /;
 use S3T::DynamoDB;
 use S3T::Fake;
 use S3T::Nginx;
+use S3T::Origin;
 use S3T::Raw;
 use S3T::Redis;
 use S3T::S3;
@@ -180,6 +182,33 @@ sub nginx {
 sub fake {
     my ($s, %o) = @_;
     return S3T::Fake->new(dir => $s->{dir}, %o);
+}
+
+# An origin of downloads: 'node', 'python' or 'php'
+sub origin {
+    my ($s, $kind, %o) = @_;
+    return S3T::Origin->new($kind, dir => $s->{dir}, files => $s->files, %o);
+}
+
+# The directory of the files that origins serve.
+sub files {
+    my ($s) = @_;
+    my $dir = "$s->{dir}/files";
+    mkdir $dir;
+    return $dir;
+}
+
+# Puts what data() returned there, under a name that ends in .bin if none is
+# given: the path in an URL.
+sub served {
+    my ($s, $d, $name) = @_;
+    $name = basename($d->{path}) =~ s/\./-/gr . '.bin' if !defined $name;
+    my $path = $s->files . "/$name";
+    if (!-e $path) {
+        # (another file system has no room in its directories for the same file)
+        link $d->{path}, $path or copy($d->{path}, $path) or die "$path: $!";
+    }
+    return "/$name";
 }
 
 sub dns {

@@ -37,16 +37,22 @@ fill_totals(s3_totals_t *t)
 
 
 static const char  totals_json[] =
-    "{\"active\":101,\"started\":102,\"completed\":103,\"failed\":104,"
-    "\"aborted\":105,\"untracked\":106,\"bytesTransferred\":107,"
-    "\"bytesStored\":108,\"partsStored\":109,\"chunks\":110,"
-    "\"openings\":111,\"s3Requests\":112,\"s3Retries\":113,"
-    "\"s3Errors\":114,\"orphansAborted\":115,\"abortsWaiting\":116,"
-    "\"redis\":{\"records\":117,\"writes\":118,\"replaced\":119,"
-    "\"dropped\":120,\"errors\":121,\"outages\":122,\"up\":123},"
-    "\"dynamodb\":{\"records\":124,\"writes\":125,\"replaced\":126,"
-    "\"dropped\":127,\"errors\":128,\"outages\":129,\"up\":130},"
-    "\"slots\":131,\"slotsUsed\":132,\"memoryUsed\":133}";
+    "{\"active\":101,\"ingests\":102,\"started\":103,\"completed\":104,\"failed\":105,"
+    "\"aborted\":106,\"untracked\":107,\"bytesTransferred\":108,"
+    "\"bytesStored\":109,\"partsStored\":110,\"chunks\":111,"
+    "\"openings\":112,\"s3Requests\":113,\"s3Retries\":114,"
+    "\"s3Errors\":115,\"orphansAborted\":116,\"abortsWaiting\":117,"
+    "\"tee\":{\"captured\":118,\"notCaptured\":{\"method\":119,"
+    "\"range\":120,\"subrequest\":121,\"status\":122,\"error_page\":123,"
+    "\"set_cookie\":124,\"cache_control\":125,\"close_delimited\":126,"
+    "\"size\":127,\"condition\":128,\"key\":129,\"busy\":130,"
+    "\"exists\":131,\"no_memory\":132,\"overrun\":133,"
+    "\"truncated\":134,\"client\":135,\"failed\":136}},"
+    "\"redis\":{\"records\":137,\"writes\":138,\"replaced\":139,"
+    "\"dropped\":140,\"errors\":141,\"outages\":142,\"up\":143},"
+    "\"dynamodb\":{\"records\":144,\"writes\":145,\"replaced\":146,"
+    "\"dropped\":147,\"errors\":148,\"outages\":149,\"up\":150},"
+    "\"slots\":151,\"slotsUsed\":152,\"memoryUsed\":153}";
 
 
 static void
@@ -58,7 +64,7 @@ test_totals_json(void **state)
 
     (void) state;
 
-    assert_int_equal(sizeof(t), 33 * sizeof(uint64_t));
+    assert_int_equal(sizeof(t), 53 * sizeof(uint64_t));
 
     fill_totals(&t);
     s3_buf_init(&b, mem, sizeof(mem));
@@ -146,12 +152,20 @@ name_len(const char *p)
 }
 
 
+/* labels: a set of the samples that the name has: 1 and 2 of the stores, 4
+   without a label, 8 and up of the reasons */
+
+#define LABELS_STORES   3u
+#define LABELS_NONE     4u
+#define LABELS_REASONS  (((1u << S3_TEE_N) - 1) * 8)
+
 static void
 assert_sample(const char *line, const char *name, const char *type,
-    unsigned *stores)
+    unsigned *labels)
 {
     size_t       n;
-    const char  *p;
+    unsigned     label;
+    const char  *p, *reason;
 
     n = name_len(line);
     assert_int_equal(n, strlen(name));
@@ -162,18 +176,38 @@ assert_sample(const char *line, const char *name, const char *type,
     p = line + n;
 
     if (strncmp(p, "{store=\"redis\"}", 15) == 0) {
-        assert_int_equal(*stores & 1, 0);
-        *stores |= 1;
+        label = 1;
         p += 15;
 
     } else if (strncmp(p, "{store=\"dynamodb\"}", 18) == 0) {
-        assert_int_equal(*stores & 2, 0);
-        *stores |= 2;
+        label = 2;
         p += 18;
 
+    } else if (strncmp(p, "{reason=\"", 9) == 0) {
+        label = 4;
+        p += 9;
+
+        for (n = 0; n < S3_TEE_N; n++) {
+            reason = s3_tee_reason_name(n);
+
+            if (strncmp(p, reason, strlen(reason)) == 0
+                && p[strlen(reason)] == '"')
+            {
+                label = 8u << n;
+                p += strlen(reason);
+                break;
+            }
+        }
+
+        assert_int_equal(strncmp(p, "\"}", 2), 0);
+        p += 2;
+
     } else {
-        *stores |= 4;
+        label = LABELS_NONE;
     }
+
+    assert_int_equal(*labels & label, 0);
+    *labels |= label;
 
     assert_int_equal(*p++, ' ');
     assert_true(*p >= '0' && *p <= '9');
@@ -191,7 +225,7 @@ test_prometheus(void **state)
     char        *line, *end;
     size_t       n;
     s3_buf_t     b;
-    unsigned     metrics, stores;
+    unsigned     metrics, labels;
     s3_totals_t  t;
 
     (void) state;
@@ -206,7 +240,7 @@ test_prometheus(void **state)
 
     seen[0] = '\0';
     metrics = 0;
-    stores = 7;
+    labels = 0;
 
     for (line = mem; *line; line = end + 1) {
         end = strchr(line, '\n');
@@ -223,7 +257,8 @@ test_prometheus(void **state)
 
             /* the samples of the former are complete */
 
-            assert_true(stores == 3 || stores == 4 || metrics == 0);
+            assert_true(labels == LABELS_STORES || labels == LABELS_NONE
+                        || labels == LABELS_REASONS || metrics == 0);
 
             strcat(name, " ");
             assert_null(strstr(seen, name));
@@ -242,15 +277,15 @@ test_prometheus(void **state)
             assert_true(strcmp(type, "counter") == 0
                         || strcmp(type, "gauge") == 0);
             metrics++;
-            stores = 0;
+            labels = 0;
             continue;
         }
 
-        assert_sample(line, name, type, &stores);
+        assert_sample(line, name, type, &labels);
     }
 
-    assert_true(stores == 4);
-    assert_int_equal(metrics, 16 + 7 + 3);
+    assert_true(labels == LABELS_NONE);
+    assert_int_equal(metrics, 17 + 2 + 7 + 3);
 }
 
 
@@ -264,43 +299,50 @@ test_prometheus_values(void **state)
 
     static const char *const  lines[] = {
         "\n# TYPE s3_transfer_active gauge\ns3_transfer_active 101\n",
+        "\n# TYPE s3_transfer_ingests gauge\ns3_transfer_ingests 102\n",
         "\n# TYPE s3_transfer_started_total counter\n",
-        "\ns3_transfer_started_total 102\n",
-        "\ns3_transfer_completed_total 103\n",
-        "\ns3_transfer_failed_total 104\n",
-        "\ns3_transfer_aborted_total 105\n",
-        "\ns3_transfer_untracked_total 106\n",
-        "\ns3_transfer_transferred_bytes_total 107\n",
-        "\ns3_transfer_stored_bytes_total 108\n",
-        "\ns3_transfer_stored_parts_total 109\n",
-        "\ns3_transfer_chunks_total 110\n",
-        "\ns3_transfer_openings_total 111\n",
-        "\ns3_transfer_s3_requests_total 112\n",
-        "\ns3_transfer_s3_retries_total 113\n",
-        "\ns3_transfer_s3_errors_total 114\n",
-        "\ns3_transfer_orphans_aborted_total 115\n",
+        "\ns3_transfer_started_total 103\n",
+        "\ns3_transfer_completed_total 104\n",
+        "\ns3_transfer_failed_total 105\n",
+        "\ns3_transfer_aborted_total 106\n",
+        "\ns3_transfer_untracked_total 107\n",
+        "\ns3_transfer_transferred_bytes_total 108\n",
+        "\ns3_transfer_stored_bytes_total 109\n",
+        "\ns3_transfer_stored_parts_total 110\n",
+        "\ns3_transfer_chunks_total 111\n",
+        "\ns3_transfer_openings_total 112\n",
+        "\ns3_transfer_s3_requests_total 113\n",
+        "\ns3_transfer_s3_retries_total 114\n",
+        "\ns3_transfer_s3_errors_total 115\n",
+        "\ns3_transfer_orphans_aborted_total 116\n",
         "\n# TYPE s3_transfer_aborts_waiting gauge\n"
-            "s3_transfer_aborts_waiting 116\n",
-        "\ns3_transfer_store_records_total{store=\"redis\"} 117\n"
-            "s3_transfer_store_records_total{store=\"dynamodb\"} 124\n",
-        "\ns3_transfer_store_writes_total{store=\"redis\"} 118\n"
-            "s3_transfer_store_writes_total{store=\"dynamodb\"} 125\n",
-        "\ns3_transfer_store_replaced_total{store=\"redis\"} 119\n"
-            "s3_transfer_store_replaced_total{store=\"dynamodb\"} 126\n",
-        "\ns3_transfer_store_dropped_total{store=\"redis\"} 120\n"
-            "s3_transfer_store_dropped_total{store=\"dynamodb\"} 127\n",
-        "\ns3_transfer_store_errors_total{store=\"redis\"} 121\n"
-            "s3_transfer_store_errors_total{store=\"dynamodb\"} 128\n",
-        "\ns3_transfer_store_outages_total{store=\"redis\"} 122\n"
-            "s3_transfer_store_outages_total{store=\"dynamodb\"} 129\n",
+            "s3_transfer_aborts_waiting 117\n",
+        "\n# TYPE s3_transfer_tee_captured_total counter\n"
+            "s3_transfer_tee_captured_total 118\n",
+        "\n# TYPE s3_transfer_tee_not_captured_total counter\n"
+            "s3_transfer_tee_not_captured_total{reason=\"method\"} 119\n",
+        "\ns3_transfer_tee_not_captured_total{reason=\"exists\"} 131\n",
+        "\ns3_transfer_tee_not_captured_total{reason=\"failed\"} 136\n",
+        "\ns3_transfer_store_records_total{store=\"redis\"} 137\n"
+            "s3_transfer_store_records_total{store=\"dynamodb\"} 144\n",
+        "\ns3_transfer_store_writes_total{store=\"redis\"} 138\n"
+            "s3_transfer_store_writes_total{store=\"dynamodb\"} 145\n",
+        "\ns3_transfer_store_replaced_total{store=\"redis\"} 139\n"
+            "s3_transfer_store_replaced_total{store=\"dynamodb\"} 146\n",
+        "\ns3_transfer_store_dropped_total{store=\"redis\"} 140\n"
+            "s3_transfer_store_dropped_total{store=\"dynamodb\"} 147\n",
+        "\ns3_transfer_store_errors_total{store=\"redis\"} 141\n"
+            "s3_transfer_store_errors_total{store=\"dynamodb\"} 148\n",
+        "\ns3_transfer_store_outages_total{store=\"redis\"} 142\n"
+            "s3_transfer_store_outages_total{store=\"dynamodb\"} 149\n",
         "\n# TYPE s3_transfer_store_up gauge\n"
-            "s3_transfer_store_up{store=\"redis\"} 123\n"
-            "s3_transfer_store_up{store=\"dynamodb\"} 130\n",
-        "\n# TYPE s3_transfer_slots gauge\ns3_transfer_slots 131\n",
+            "s3_transfer_store_up{store=\"redis\"} 143\n"
+            "s3_transfer_store_up{store=\"dynamodb\"} 150\n",
+        "\n# TYPE s3_transfer_slots gauge\ns3_transfer_slots 151\n",
         "\n# TYPE s3_transfer_slots_used gauge\n"
-            "s3_transfer_slots_used 132\n",
+            "s3_transfer_slots_used 152\n",
         "\n# TYPE s3_transfer_memory_used_bytes gauge\n"
-            "s3_transfer_memory_used_bytes 133\n"
+            "s3_transfer_memory_used_bytes 153\n"
     };
 
     (void) state;

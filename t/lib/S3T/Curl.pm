@@ -6,6 +6,7 @@ package S3T::Curl;
 use strict;
 use warnings;
 
+use Digest::SHA ();
 use Exporter 'import';
 use JSON::PP ();
 use S3T::Util qw/ $TOP end_child read_file spawn state_dir wait_exit write_file /;
@@ -34,6 +35,7 @@ my $number = 0;
 #   timeout    seconds for all (180)
 #   resolve    'host:port:address'
 #   args       more arguments for curl
+#   digest     the answer gets sha256 and size, the body stays away if large
 sub curl {
     return curl_start(@_)->wait;
 }
@@ -74,15 +76,15 @@ sub curl_start {
         $o{chunked} ? (stdin => $file) : (),
     }, @c);
 
-    return bless { pid => $pid, base => $base, timeout => $o{timeout} || 180 },
-        __PACKAGE__;
+    return bless { pid => $pid, base => $base, digest => $o{digest},
+        timeout => $o{timeout} || 180 }, __PACKAGE__;
 }
 
 # An HTTP/2 upload that may stop anywhere (t/lib/h2put says more):
 # h2_put(PORT, PATH, FILE, length => announced, send => bytes, then => 'end',
 # 'close', 'reset', 'cancel', 'wait', 'end-close' …, also => n, tls => ca,
-# timeout => s): { status, headers, body, json, others }, status 0 where no
-# answer came.
+# method => 'GET', take => bytes of the answer before "then", timeout => s):
+# { status, headers, body, json, others }, status 0 where no answer came.
 sub h2_put {
     my ($port, $path, $file, %o) = @_;
     my $out = "$DIR/h2put-" . ++$number;
@@ -121,7 +123,20 @@ sub wait {
     if (!defined $s->{status} && !$s->_reap($s->{timeout} + 10)) {
         $s->kill;
     }
-    return _response($s->{base}, $s->{status});
+    return $s->{response} ||= {
+        $s->{digest} ? _digest("$s->{base}.body") : (),
+        %{_response($s->{base}, $s->{status})},
+    };
+}
+
+# What is too large to be looked at is not read either.
+sub _digest {
+    my ($path) = @_;
+    my $size = -s $path || 0;
+    my $sha = Digest::SHA->new(256);
+    $sha->addfile($path) if -e $path;
+    unlink $path if $size >= 1 << 20;
+    return (sha256 => $sha->hexdigest, size => $size);
 }
 
 sub _response {
@@ -151,7 +166,9 @@ sub _response {
         headers => \%headers,
         interim => [map { (split / /, $_->[0])[1] } @blocks],
         body => defined $body ? $body : '',
-        json => scalar eval { JSON::PP->new->utf8->decode($body) },
+        # (what is none takes it seconds to find out)
+        json => scalar eval { ($body || '') =~ /^\s*[\[{]/
+            && JSON::PP->new->utf8->decode($body) || undef },
         error => read_file("$base.err"),
     };
 }
