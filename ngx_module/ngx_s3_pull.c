@@ -347,7 +347,10 @@ ngx_s3_pull_begin(ngx_s3_request_t *rq)
 
     ngx_int_t  rc;
 
-    if (rq->status == 200) {
+    if (p->transfer->done) {
+        rc = NGX_ERROR;
+
+    } else if (rq->status == 200) {
         rc = ngx_s3_pull_first(p);
 
     } else if (rq->status == 206 && p->range.nelts) {

@@ -100,7 +100,8 @@ $origin{$_} = { first => sub { cut($etag) }, wrong => $wrong{$_} }
 
 my %answers = (
     '/busy' => sub { nth('busy') == 1 ? { status => 503,
-        headers => { 'Retry-After' => 2 } } : { status => 200, body => 'busy' } },
+        headers => { 'Retry-After' => 2 } }
+        : { status => 200, body => 'busy' } },
     '/odd' => sub { { status => nth('odd') == 1 ? 520 : 200 } },
     '/late' => sub { nth('late') == 1 ? { close => 'before' }
         : { status => 200, body => 'late' } },
@@ -111,6 +112,8 @@ my %answers = (
     '/stalls' => sub { { pieces => [0, substr(answer('200 OK', $text), 0,
         100_000), 30, ''] } },
     '/breaks' => sub { cut() },
+    '/huge' => sub { { raw => "HTTP/1.1 200 OK\r\nContent-Length: "
+        . 6 * 1024 ** 4 . "\r\n\r\nabc", close => 'after' } },
     '/more' => sub { { raw => answer('200 OK', 'abc') . 'defghi',
         close => 'after' } },
     '/trickle' => sub { { pieces => [0, answer('200 OK', 'abcdef') =~ s/f$//r,
@@ -260,6 +263,7 @@ subtest 'given up' => sub {
     is(scalar(my @one = asked('/403')), 1, 'asked once');
     refused('/get/long', '502 OriginStatus', qr/answered 503/);
     refused('/get/garbage', '502 OriginUnavailable');
+    refused('/get/huge', '413 EntityTooLarge');
     refused('/get/breaks', '502 OriginBroken');
     is(scalar(my @three = asked('/breaks')), 3,
         'asked three times: bytes that came before are no progress');

@@ -182,3 +182,34 @@ subtest 'over a reload' => sub {
         'what S3 holds');
     ok((wait_for { !kill 0, $old }), 'the old worker leaves');
 };
+
+subtest 'no longer than a worker may' => sub {
+    my $short = $t->nginx(<<'EOF');
+%%MAIN%%
+worker_shutdown_timeout 500ms;
+http {
+    %%HTTP%%
+    s3_ingest_allow 127.0.0.1;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        %%S3%%
+        location /short/ {
+            s3_transfer_id $arg_id;
+            s3_ingest http://%%FAKE%%/halts;
+            s3_ingest_async on;
+        }
+        location /status/ { s3_status; }
+    }
+}
+EOF
+    $t->expect_errors(qr/failed: worker is shutting down/);
+    my $record = sub {
+        curl($short->url('/status/short-0123456789'))->{json} || {};
+    };
+    curl($short->url('/short/x?id=short-0123456789'), method => 'POST');
+    ok((wait_for { $record->()->{bytesTransferred} == 3_000_000 }),
+        'in the middle');
+    $short->reload;
+    ok((wait_for { $record->()->{state} eq 'failed' } 2), 'failed');
+    is($record->()->{error}, 'worker is shutting down', 'its error');
+};

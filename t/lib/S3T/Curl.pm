@@ -167,7 +167,9 @@ sub _response {
         headers => \%headers,
         interim => [map { (split / /, $_->[0])[1] } @blocks],
         body => defined $body ? $body : '',
-        json => scalar eval { JSON::PP->new->utf8->decode($body) },
+        # (what is none takes it seconds to find out)
+        json => scalar eval { ($body || '') =~ /^\s*[\[{]/
+            && JSON::PP->new->utf8->decode($body) || undef },
         error => read_file("$base.err"),
     };
 }
