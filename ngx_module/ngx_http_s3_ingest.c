@@ -8,6 +8,7 @@
 #include "ngx_http_s3_spec.h"
 
 
+static ngx_uint_t ngx_http_s3_ingest_redirected(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_ingest_spec(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_pull_spec_t *spec,
     ngx_http_s3_refusal_t *refusal);
@@ -39,10 +40,8 @@ ngx_http_s3_ingest_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    /* X-Accel-Redirect makes any method but HEAD a GET */
-
     if (!(r->method & (NGX_HTTP_POST|NGX_HTTP_PUT))
-        && !(r->method == NGX_HTTP_GET && r->internal))
+        && !ngx_http_s3_ingest_redirected(r))
     {
         return ngx_http_s3_send_allow(r, "PUT, POST, OPTIONS");
     }
@@ -66,6 +65,21 @@ ngx_http_s3_ingest_handler(ngx_http_request_t *r)
     }
 
     return ngx_http_s3_ingest_begin(r, conf, &spec);
+}
+
+
+/* X-Accel-Redirect and error_page make any method but HEAD a GET. r->internal
+   alone does not tell: each rewrite sets it. */
+
+static ngx_uint_t
+ngx_http_s3_ingest_redirected(ngx_http_request_t *r)
+{
+    if (r->method != NGX_HTTP_GET || !r->internal) {
+        return 0;
+    }
+
+    return r->error_page
+           || (r->upstream && r->upstream->headers_in.x_accel_redirect);
 }
 
 

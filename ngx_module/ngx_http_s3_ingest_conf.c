@@ -8,6 +8,10 @@
 
 static char *ngx_http_s3_ingest_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv);
+static char *ngx_http_s3_ingest_pull(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *conf);
+static char *ngx_http_s3_ingest_template(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *conf);
 static char *ngx_http_s3_ingest_door(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf);
 static char *ngx_http_s3_ingest_literal(ngx_conf_t *cf,
@@ -19,8 +23,6 @@ static char *ngx_http_s3_ingest_lead(ngx_conf_t *cf,
 static ngx_str_t ngx_http_s3_ingest_lead_name(ngx_str_t *source, size_t *len);
 static ngx_uint_t ngx_http_s3_ingest_configured(ngx_conf_t *cf,
     ngx_str_t *name);
-static char *ngx_http_s3_ingest_pull(ngx_conf_t *cf,
-    ngx_http_s3_loc_conf_t *conf);
 
 
 /* what belongs to the connection, what makes a request another one, and what
@@ -290,6 +292,10 @@ ngx_http_s3_merge_ingest(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
         rv = ngx_http_s3_ingest_door(cf, conf);
     }
 
+    if (rv == NGX_CONF_OK) {
+        rv = ngx_http_s3_ingest_template(cf, conf);
+    }
+
     return rv;
 }
 
@@ -299,11 +305,7 @@ ngx_http_s3_merge_ingest(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
 static char *
 ngx_http_s3_ingest_pull(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
 {
-    ngx_str_t                   url = ngx_string("https://origin");
-    const char                 *err;
     ngx_s3_pull_conf_t         *pull;
-    ngx_s3_ssl_conf_t           ssl;
-    ngx_s3_endpoint_t          *origin;
     ngx_http_s3_main_conf_t    *mcf;
     ngx_http_s3_ingest_conf_t  *icf;
 
@@ -312,9 +314,51 @@ ngx_http_s3_ingest_pull(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
 
     pull = ngx_pcalloc(cf->pool, sizeof(ngx_s3_pull_conf_t));
-    origin = ngx_s3_endpoint_create(cf, &url, &err);
+    if (pull == NULL) {
+        return NGX_CONF_ERROR;
+    }
 
-    if (pull == NULL || origin == NULL) {
+    pull->transfer = conf->transfer;
+    pull->transfer->max_ingest = mcf->ingest_max;
+    pull->allow = icf->allow;
+    pull->allow_all = icf->allow_all;
+    pull->redirects = icf->redirects;
+    pull->close_delimited = icf->close_delimited;
+
+    icf->pull = pull;
+
+    return NGX_CONF_OK;
+}
+
+
+/* how origins are reached */
+
+static char *
+ngx_http_s3_ingest_template(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
+{
+    ngx_str_t                   https = ngx_string("https://origin");
+    ngx_str_t                   http = ngx_string("http://origin");
+    ngx_uint_t                  plain;
+    const char                 *err;
+    ngx_s3_ssl_conf_t           ssl;
+    ngx_s3_endpoint_t          *origin, **listed;
+    ngx_http_s3_ingest_t       *door;
+    ngx_http_s3_main_conf_t    *mcf;
+    ngx_http_s3_ingest_conf_t  *icf;
+
+    icf = &conf->ingest;
+    door = icf->door;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+
+    /* the system's certificates take time to be read */
+
+    plain = (door->lead == NULL
+             && (door->scheme == S3_ORIGIN_S3
+                 || (door->scheme == S3_ORIGIN_HTTP && icf->redirects == 0)));
+
+    origin = ngx_s3_endpoint_create(cf, plain ? &http : &https, &err);
+    if (origin == NULL) {
         return NGX_CONF_ERROR;
     }
 
@@ -328,17 +372,15 @@ ngx_http_s3_ingest_pull(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
     }
 
     origin->allow = ngx_s3_pull_allow;
-    origin->allow_data = pull;
+    origin->allow_data = icf->pull;
 
-    pull->transfer = conf->transfer;
-    pull->transfer->max_ingest = mcf->ingest_max;
-    pull->origin = origin;
-    pull->allow = icf->allow;
-    pull->allow_all = icf->allow_all;
-    pull->redirects = icf->redirects;
-    pull->close_delimited = icf->close_delimited;
+    listed = ngx_array_push(&mcf->origins);
+    if (listed == NULL) {
+        return NGX_CONF_ERROR;
+    }
 
-    icf->pull = pull;
+    *listed = origin;
+    icf->pull->origin = origin;
 
     return NGX_CONF_OK;
 }

@@ -571,33 +571,54 @@ static ngx_str_t *
 ngx_http_s3_request_line(ngx_http_request_t *r, const char *name,
     ngx_uint_t nth)
 {
-    size_t            len;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    size_t               len;
+    ngx_table_elt_t     *h;
+    ngx_http_s3_walk_t   walk;
 
     len = ngx_strlen(name);
 
-    part = &r->headers_in.headers.part;
-    h = part->elts;
+    ngx_memzero(&walk, sizeof(ngx_http_s3_walk_t));
 
-    for (i = 0; /* void */ ; i++) {
+    while ((h = ngx_http_s3_walk(&r->headers_in.headers, &walk)) != NULL) {
 
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
+        if (h->key.len == len && ngx_strncmp(h->lowcase_key, name, len) == 0
+            && nth-- == 0)
+        {
+            return &h->value;
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_table_elt_t *
+ngx_http_s3_walk(ngx_list_t *headers, ngx_http_s3_walk_t *walk)
+{
+    ngx_table_elt_t  *h;
+
+    if (walk->part == NULL) {
+        walk->part = &headers->part;
+    }
+
+    for ( ;; ) {
+
+        if (walk->next >= walk->part->nelts) {
+
+            if (walk->part->next == NULL) {
                 return NULL;
             }
 
-            part = part->next;
-            h = part->elts;
-            i = 0;
+            walk->part = walk->part->next;
+            walk->next = 0;
+            continue;
         }
 
-        if (h[i].hash && h[i].key.len == len
-            && ngx_strncmp(h[i].lowcase_key, name, len) == 0
-            && nth-- == 0)
-        {
-            return &h[i].value;
+        h = walk->part->elts;
+        h += walk->next++;
+
+        if (h->hash) {
+            return h;
         }
     }
 }

@@ -39,6 +39,17 @@ ngx_int_t ngx_http_s3_spec_configured(ngx_http_request_t *r,
 ngx_int_t ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal, ngx_uint_t status,
     const char *code, const char *message);
 
+/* Walks a list of headers, without those that were taken out: *walk is zeroed
+   before. NULL: there is no other. */
+
+typedef struct {
+    ngx_list_part_t  *part;
+    ngx_uint_t        next;
+} ngx_http_s3_walk_t;
+
+ngx_table_elt_t *ngx_http_s3_walk(ngx_list_t *headers,
+    ngx_http_s3_walk_t *walk);
+
 /* the value of a request header, NULL: none; name in lower case */
 ngx_str_t *ngx_http_s3_request_header(ngx_http_request_t *r, const char *name);
 

@@ -16,6 +16,8 @@
    image_filter's too */
 #define NGX_HTTP_S3_TEE_BUFFERED  0x08
 
+#define NGX_HTTP_S3_TEE_TURN      (1024 * 1024)     /* bytes of one wake-up */
+
 
 static ngx_int_t ngx_http_s3_tee_header_filter(ngx_http_request_t *r);
 static ngx_http_s3_ctx_t *ngx_http_s3_tee_ctx(ngx_http_request_t *r);
@@ -30,7 +32,7 @@ static void ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx,
 static ngx_int_t ngx_http_s3_tee_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static void ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in);
-static void ngx_http_s3_tee_take(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in);
+static ngx_int_t ngx_http_s3_tee_copy(ngx_http_s3_ctx_t *ctx, ngx_buf_t *buf);
 static ngx_int_t ngx_http_s3_tee_feed(ngx_http_s3_ctx_t *ctx, ngx_buf_t *b);
 static ngx_int_t ngx_http_s3_tee_hold(ngx_http_s3_ctx_t *ctx,
     ngx_chain_t *in);
@@ -46,6 +48,7 @@ static void ngx_http_s3_tee_event(void *data, ngx_s3_transfer_event_e event);
 static void ngx_http_s3_tee_done(ngx_http_s3_ctx_t *ctx);
 static ngx_uint_t ngx_http_s3_tee_over(ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_tee_impatient(ngx_event_t *ev);
+static void ngx_http_s3_tee_next_turn(ngx_event_t *ev);
 static void ngx_http_s3_tee_wake(ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_tee_drop(ngx_http_s3_ctx_t *ctx,
     s3_tee_reason_e reason, const char *message);
@@ -223,6 +226,10 @@ ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     tee->patience.data = ctx;
     tee->patience.log = r->connection->log;
 
+    tee->turn.handler = ngx_http_s3_tee_next_turn;
+    tee->turn.data = ctx;
+    tee->turn.log = r->connection->log;
+
     /* nginx would end the request at once but for this; an answer of its cache
        or of a file is not worth to be read to its end in one go */
 
@@ -317,11 +324,10 @@ ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason)
 static ngx_int_t
 ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    ngx_int_t                rc;
-    ngx_chain_t             *cl, *out;
-    ngx_http_s3_ctx_t       *ctx;
-    ngx_http_s3_tee_t       *tee;
-    ngx_http_s3_loc_conf_t  *conf;
+    ngx_int_t           rc;
+    ngx_chain_t        *cl, *out;
+    ngx_http_s3_ctx_t  *ctx;
+    ngx_http_s3_tee_t  *tee;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
     tee = ctx ? ctx->tee : NULL;
@@ -337,16 +343,7 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
         return NGX_ERROR;
     }
 
-    conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
-
     ngx_http_s3_tee_arrived(ctx, in);
-
-    if (conf->tee.on_overrun == NGX_HTTP_S3_TEE_DROP) {
-        ngx_http_s3_tee_take(ctx, in);
-        ngx_http_s3_tee_ended(ctx);
-
-        return ngx_http_s3_tee_pass(ctx, in);
-    }
 
     if (ngx_http_s3_tee_hold(ctx, in) != NGX_OK) {
         return NGX_ERROR;
@@ -387,6 +384,7 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 static void
 ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 {
+    ngx_chain_t             *cl;
     ngx_http_s3_tee_t       *tee;
     ngx_http_s3_loc_conf_t  *conf;
 
@@ -394,6 +392,19 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 
     if (tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
         return;
+    }
+
+    if (tee->live && !tee->whole && ctx->request->upstream->cleanup == NULL) {
+
+        /* the upstream has failed, and its client is to have what there is */
+
+        for (cl = in; cl && !cl->buf->last_buf; cl = cl->next) { /* void */ }
+
+        if (cl == NULL) {
+            ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
+                                 "the response did not come whole");
+            return;
+        }
     }
 
     for ( /* void */ ; in; in = in->next) {
@@ -435,34 +446,44 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 }
 
 
-/* all of it at once, or the copy is given up */
+/* what is left of the held buffer; NGX_AGAIN: not all of it, and the client is
+   to wait */
 
-static void
-ngx_http_s3_tee_take(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
+static ngx_int_t
+ngx_http_s3_tee_copy(ngx_http_s3_ctx_t *ctx, ngx_buf_t *buf)
 {
-    ngx_int_t   rc;
-    ngx_buf_t   b;
+    u_char                  *pos;
+    ngx_int_t                rc;
+    ngx_buf_t                b;
+    ngx_http_s3_tee_t       *tee;
+    ngx_http_s3_loc_conf_t  *conf;
 
-    for ( /* void */ ; in; in = in->next) {
+    tee = ctx->tee;
 
-        if (ctx->tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
-            return;
-        }
+    b = *buf;
 
-        b = *in->buf;
-
-        rc = ngx_http_s3_tee_feed(ctx, &b);
-
-        if (rc == NGX_AGAIN) {
-            ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
-                                 "the copy was given up: S3 did not keep up "
-                                 "with the response");
-        }
-
-        if (rc != NGX_OK) {
-            return;
-        }
+    if (tee->pos) {
+        b.pos = tee->pos;
     }
+
+    pos = b.pos;
+
+    rc = ngx_http_s3_tee_feed(ctx, &b);
+
+    tee->pos = b.pos;
+    tee->taken += b.pos - pos;
+
+    conf = ngx_http_get_module_loc_conf(ctx->request,
+                                        ngx_http_s3_transfer_module);
+
+    if (rc == NGX_AGAIN && conf->tee.on_overrun == NGX_HTTP_S3_TEE_DROP) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
+                             "the copy was given up: S3 did not keep up with "
+                             "the response");
+        return NGX_ERROR;
+    }
+
+    return rc;
 }
 
 
@@ -533,14 +554,16 @@ ngx_http_s3_tee_hold(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 }
 
 
-/* the buffers that are copied, or need not be: only whole ones, as a buffer
-   has one reader's place */
+/*
+ * The buffers that are copied, or need not be: only whole ones, as a buffer has
+ * one reader's place. While an origin sends and a client takes as fast as we,
+ * nginx goes on with them for as long as that lasts, and S3's connections, which
+ * have one turn in an iteration of the event loop, would not keep up.
+ */
 
 static ngx_chain_t *
 ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
 {
-    ngx_int_t            rc;
-    ngx_buf_t            b;
     ngx_chain_t         *cl, *out, **last;
     ngx_http_s3_tee_t   *tee;
     ngx_http_request_t  *r;
@@ -557,17 +580,14 @@ ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
 
         if (tee->state == NGX_HTTP_S3_TEE_CAPTURING) {
 
-            b = *cl->buf;
-
-            if (tee->pos) {
-                b.pos = tee->pos;
+            if (tee->taken >= NGX_HTTP_S3_TEE_TURN
+                && ngx_buf_size(cl->buf) > 0)
+            {
+                ngx_post_event(&tee->turn, &ngx_posted_next_events);
+                break;
             }
 
-            rc = ngx_http_s3_tee_feed(ctx, &b);
-
-            tee->pos = b.pos;
-
-            if (rc == NGX_AGAIN) {
+            if (ngx_http_s3_tee_copy(ctx, cl->buf) == NGX_AGAIN) {
                 break;
             }
         }
@@ -592,7 +612,13 @@ ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
     } else {
         r->buffered |= NGX_HTTP_S3_TEE_BUFFERED;
 
-        if (!tee->deaf && (out || !tee->patience.timer_set)) {
+        if (tee->turn.posted) {
+
+            if (tee->patience.timer_set) {
+                ngx_del_timer(&tee->patience);
+            }
+
+        } else if (!tee->deaf && (out || !tee->patience.timer_set)) {
             ngx_http_s3_tee_patient(ctx);
         }
 
@@ -833,6 +859,19 @@ ngx_http_s3_tee_impatient(ngx_event_t *ev)
 }
 
 
+static void
+ngx_http_s3_tee_next_turn(ngx_event_t *ev)
+{
+    ngx_http_s3_ctx_t *ctx = ev->data;
+
+    ngx_http_set_log_request(ctx->request->connection->log, ctx->request);
+
+    ctx->tee->taken = 0;
+
+    ngx_http_s3_tee_wake(ctx);
+}
+
+
 /* What is held is looked at again. The handler of the write event then does
    what an event of the client would have it do: reads on from the upstream,
    finalizes. */
@@ -918,6 +957,10 @@ ngx_http_s3_tee_cleanup(void *data)
 
     if (tee->patience.timer_set) {
         ngx_del_timer(&tee->patience);
+    }
+
+    if (tee->turn.posted) {
+        ngx_delete_posted_event(&tee->turn);
     }
 
     if (ngx_http_s3_tee_over(ctx) || ngx_http_s3_tee_outlives(ctx)) {

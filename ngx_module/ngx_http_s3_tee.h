@@ -61,6 +61,8 @@ typedef struct {
                                         copied next; NULL: all of it */
     ngx_chain_t             *passed; /* passed, but not yet sent */
     ngx_event_t              patience;
+    size_t                   taken;  /* bytes copied in this turn */
+    ngx_event_t              turn;   /* the next one */
     unsigned                 live:1;         /* an upstream is being read */
     unsigned                 ready:1;        /* the transfer takes bytes */
     unsigned                 whole:1;        /* the last buffer came */

@@ -3,7 +3,7 @@
  * of what the request names, for everybody, whose end can be told.
  */
 
-#include "ngx_http_s3_transfer_module.h"
+#include "ngx_http_s3_spec.h"
 
 
 typedef ngx_uint_t (*ngx_http_s3_tee_test_pt)(ngx_http_request_t *r,
@@ -31,7 +31,7 @@ static ngx_uint_t ngx_http_s3_tee_protocol(ngx_http_upstream_t *u,
 static ngx_uint_t ngx_http_s3_tee_size(ngx_http_request_t *r,
     ngx_http_s3_tee_conf_t *conf);
 static ngx_table_elt_t *ngx_http_s3_tee_header(ngx_http_request_t *r,
-    ngx_str_t *name, ngx_table_elt_t *after);
+    ngx_http_s3_walk_t *walk, const char *name);
 
 
 /* in the order of the reasons, from the first on */
@@ -159,10 +159,12 @@ static ngx_uint_t
 ngx_http_s3_tee_set_cookie(ngx_http_request_t *r,
     ngx_http_s3_tee_conf_t *conf)
 {
-    ngx_str_t  name = ngx_string("set-cookie");
+    ngx_http_s3_walk_t  walk;
+
+    ngx_memzero(&walk, sizeof(ngx_http_s3_walk_t));
 
     return !(conf->ignore_headers & NGX_HTTP_S3_TEE_SET_COOKIE)
-           && ngx_http_s3_tee_header(r, &name, NULL) != NULL;
+           && ngx_http_s3_tee_header(r, &walk, "set-cookie") != NULL;
 }
 
 
@@ -170,17 +172,16 @@ static ngx_uint_t
 ngx_http_s3_tee_cache_control(ngx_http_request_t *r,
     ngx_http_s3_tee_conf_t *conf)
 {
-    ngx_str_t         name = ngx_string("cache-control");
-    ngx_table_elt_t  *h;
+    ngx_table_elt_t     *h;
+    ngx_http_s3_walk_t   walk;
 
     if (conf->ignore_headers & NGX_HTTP_S3_TEE_CACHE_CONTROL) {
         return 0;
     }
 
-    for (h = ngx_http_s3_tee_header(r, &name, NULL);
-         h;
-         h = ngx_http_s3_tee_header(r, &name, h))
-    {
+    ngx_memzero(&walk, sizeof(ngx_http_s3_walk_t));
+
+    while ((h = ngx_http_s3_tee_header(r, &walk, "cache-control")) != NULL) {
         if (ngx_http_s3_tee_private(&h->value)) {
             return 1;
         }
@@ -317,40 +318,22 @@ ngx_http_s3_tee_size(ngx_http_request_t *r, ngx_http_s3_tee_conf_t *conf)
 /* the next header of that name; NULL: there is none */
 
 static ngx_table_elt_t *
-ngx_http_s3_tee_header(ngx_http_request_t *r, ngx_str_t *name,
-    ngx_table_elt_t *after)
+ngx_http_s3_tee_header(ngx_http_request_t *r, ngx_http_s3_walk_t *walk,
+    const char *name)
 {
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
+    size_t            len;
     ngx_table_elt_t  *h;
 
-    part = &r->headers_out.headers.part;
-    h = part->elts;
+    len = ngx_strlen(name);
 
-    for (i = 0; /* void */ ; i++) {
+    while ((h = ngx_http_s3_walk(&r->headers_out.headers, walk)) != NULL) {
 
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                return NULL;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (after) {
-            if (&h[i] == after) {
-                after = NULL;
-            }
-
-            continue;
-        }
-
-        if (h[i].hash && h[i].key.len == name->len
-            && ngx_strncasecmp(h[i].key.data, name->data, name->len) == 0)
+        if (h->key.len == len
+            && ngx_strncasecmp(h->key.data, (u_char *) name, len) == 0)
         {
-            return &h[i];
+            return h;
         }
     }
+
+    return NULL;
 }

@@ -373,7 +373,10 @@ ngx_http_s3_create_main_conf(ngx_conf_t *cf)
     mcf->stores.dynamodb = NGX_CONF_UNSET_PTR;
 
     if (ngx_array_init(&mcf->targets, cf->pool, 4, sizeof(ngx_s3_target_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_array_init(&mcf->origins, cf->pool, 4,
+                          sizeof(ngx_s3_endpoint_t *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -708,6 +711,7 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
 {
     ngx_uint_t                i;
     ngx_s3_target_t         **target;
+    ngx_s3_endpoint_t       **origin;
     ngx_http_s3_main_conf_t  *mcf;
 
     mcf = ngx_http_s3_worker_conf(cycle);
@@ -722,6 +726,12 @@ ngx_http_s3_exit_process(ngx_cycle_t *cycle)
 
     for (i = 0; i < mcf->targets.nelts; i++) {
         ngx_s3_endpoint_close_idle(target[i]->endpoint);
+    }
+
+    origin = mcf->origins.elts;
+
+    for (i = 0; i < mcf->origins.nelts; i++) {
+        ngx_s3_endpoint_close_idle(origin[i]);
     }
 
     ngx_s3_progress_exit_worker(&mcf->stores);

@@ -31,6 +31,8 @@ typedef struct {
     ngx_array_t                  targets;        /* ngx_s3_target_t *, of all
                                                     locations */
     ngx_uint_t                   ingest_max;     /* 0: no limit */
+    ngx_array_t                  origins;        /* ngx_s3_endpoint_t *: their
+                                                    templates */
     ngx_s3_credentials_t        *dynamodb_credentials;
     ngx_str_t                    dynamodb_credentials_missing;
     ngx_uint_t                   tee_warned;

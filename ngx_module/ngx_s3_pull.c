@@ -1,7 +1,6 @@
 #include "ngx_s3_pull.h"
 
 #include "ngx_s3_multipart.h"
-#include "s3_addr.h"
 
 
 #define NGX_S3_PULL_POOL   4096
@@ -191,7 +190,9 @@ ngx_s3_pull_copy_str(ngx_pool_t *pool, ngx_str_t *from, ngx_str_t *to)
         return NGX_ERROR;
     }
 
-    ngx_memcpy(to->data, from->data, from->len);
+    if (from->len) {
+        ngx_memcpy(to->data, from->data, from->len);
+    }
 
     return NGX_OK;
 }
@@ -308,68 +309,6 @@ ngx_s3_pull_leave(ngx_s3_pull_t *p)
 }
 
 
-const char *
-ngx_s3_pull_special(ngx_s3_pull_conf_t *conf, struct sockaddr *sa)
-{
-    size_t                len;
-    u_char               *addr;
-    const char           *special;
-    struct sockaddr_in   *sin;
-#if (NGX_HAVE_INET6)
-    struct sockaddr_in6  *sin6;
-#endif
-
-    switch (sa->sa_family) {
-
-#if (NGX_HAVE_INET6)
-    case AF_INET6:
-        sin6 = (struct sockaddr_in6 *) sa;
-        addr = sin6->sin6_addr.s6_addr;
-        len = 16;
-        break;
-#endif
-
-    case AF_INET:
-        sin = (struct sockaddr_in *) sa;
-        addr = (u_char *) &sin->sin_addr.s_addr;
-        len = 4;
-        break;
-
-    default:
-        return "unknown";
-    }
-
-    special = s3_addr_special(addr, len);
-
-    if (special == NULL || conf->allow_all
-        || (conf->allow && ngx_cidr_match(sa, conf->allow) == NGX_OK))
-    {
-        return NULL;
-    }
-
-    return special;
-}
-
-
-ngx_int_t
-ngx_s3_pull_allow(ngx_s3_endpoint_t *endpoint, struct sockaddr *sa,
-    char *reason)
-{
-    const char  *special;
-
-    special = ngx_s3_pull_special(endpoint->allow_data, sa);
-
-    if (special == NULL) {
-        return NGX_OK;
-    }
-
-    ngx_s3_reason(reason, "the address of \"%V\" is %s, see s3_ingest_allow",
-                  &endpoint->host, special);
-
-    return NGX_DECLINED;
-}
-
-
 static void
 ngx_s3_pull_ask(ngx_s3_pull_t *p)
 {
@@ -408,7 +347,10 @@ ngx_s3_pull_begin(ngx_s3_request_t *rq)
 
     ngx_int_t  rc;
 
-    if (rq->status == 200) {
+    if (p->transfer->done) {
+        rc = NGX_ERROR;
+
+    } else if (rq->status == 200) {
         rc = ngx_s3_pull_first(p);
 
     } else if (rq->status == 206 && p->range.nelts) {
@@ -488,9 +430,15 @@ ngx_s3_pull_first(ngx_s3_pull_t *p)
         return NGX_ERROR;
     }
 
+    if (p->transfer->done) {
+        return NGX_ERROR;
+    }
+
     if (p->total != -1
         && ngx_s3_transfer_total(p->transfer, p->total) != NGX_OK)
     {
+        p->result = p->transfer->result;
+        ngx_s3_pull_log(p, NGX_LOG_ERR, "failed", NULL);
         return NGX_ERROR;
     }
 

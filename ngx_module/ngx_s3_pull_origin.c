@@ -7,6 +7,7 @@
 #include "ngx_s3_answer.h"
 #include "ngx_s3_multipart.h"
 #include "ngx_s3_sign.h"
+#include "s3_addr.h"
 
 
 #define NGX_S3_PULL_POOL    4096
@@ -23,6 +24,71 @@ static void ngx_s3_pull_fields(s3_buf_t *b, ngx_array_t *fields);
 static void ngx_s3_pull_field(s3_buf_t *b, ngx_array_t *fields,
     const char *name, const char *value);
 static ngx_int_t ngx_s3_pull_misled(ngx_s3_pull_t *p, const char *reason);
+static size_t ngx_s3_pull_save(u_char *dst, size_t size, ngx_str_t *value);
+static ngx_uint_t ngx_s3_pull_is(ngx_s3_pull_t *p, const char *name,
+    u_char *data, size_t len);
+
+
+const char *
+ngx_s3_pull_special(ngx_s3_pull_conf_t *conf, struct sockaddr *sa)
+{
+    size_t                len;
+    u_char               *addr;
+    const char           *special;
+    struct sockaddr_in   *sin;
+#if (NGX_HAVE_INET6)
+    struct sockaddr_in6  *sin6;
+#endif
+
+    switch (sa->sa_family) {
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        sin6 = (struct sockaddr_in6 *) sa;
+        addr = sin6->sin6_addr.s6_addr;
+        len = 16;
+        break;
+#endif
+
+    case AF_INET:
+        sin = (struct sockaddr_in *) sa;
+        addr = (u_char *) &sin->sin_addr.s_addr;
+        len = 4;
+        break;
+
+    default:
+        return "unknown";
+    }
+
+    special = s3_addr_special(addr, len);
+
+    if (special == NULL || conf->allow_all
+        || (conf->allow && ngx_cidr_match(sa, conf->allow) == NGX_OK))
+    {
+        return NULL;
+    }
+
+    return special;
+}
+
+
+ngx_int_t
+ngx_s3_pull_allow(ngx_s3_endpoint_t *endpoint, struct sockaddr *sa,
+    char *reason)
+{
+    const char  *special;
+
+    special = ngx_s3_pull_special(endpoint->allow_data, sa);
+
+    if (special == NULL) {
+        return NGX_OK;
+    }
+
+    ngx_s3_reason(reason, "the address of \"%V\" is %s, see s3_ingest_allow",
+                  &endpoint->host, special);
+
+    return NGX_DECLINED;
+}
 
 
 ngx_int_t
@@ -370,27 +436,49 @@ ngx_s3_pull_note(ngx_s3_pull_t *p)
                     && encoding.len <= sizeof(p->encoding)
                     && !s3_str_case_eqs(ngx_s3_to_str(ranges), "none"));
 
-    p->etag_len = ngx_min(etag.len, sizeof(p->etag));
-    ngx_memcpy(p->etag, etag.data, p->etag_len);
+    p->etag_len = ngx_s3_pull_save(p->etag, sizeof(p->etag), &etag);
+    p->encoding_len = ngx_s3_pull_save(p->encoding, sizeof(p->encoding),
+                                       &encoding);
+}
 
-    p->encoding_len = ngx_min(encoding.len, sizeof(p->encoding));
-    ngx_memcpy(p->encoding, encoding.data, p->encoding_len);
+
+/* as much of a value as there is room for */
+
+static size_t
+ngx_s3_pull_save(u_char *dst, size_t size, ngx_str_t *value)
+{
+    size = ngx_min(size, value->len);
+
+    if (size) {
+        ngx_memcpy(dst, value->data, size);
+    }
+
+    return size;
+}
+
+
+static ngx_uint_t
+ngx_s3_pull_is(ngx_s3_pull_t *p, const char *name, u_char *data, size_t len)
+{
+    s3_str_t   saved;
+    ngx_str_t  value;
+
+    value = ngx_s3_request_field(&p->rq, name);
+
+    saved.data = data;
+    saved.len = len;
+
+    return s3_str_eq(ngx_s3_to_str(value), saved);
 }
 
 
 ngx_uint_t
 ngx_s3_pull_same(ngx_s3_pull_t *p)
 {
-    ngx_str_t  etag, encoding;
-
-    etag = ngx_s3_request_field(&p->rq, "etag");
-    encoding = ngx_s3_request_field(&p->rq, "content-encoding");
-
     return p->rq.content_length == p->total
-           && etag.len == p->etag_len
-           && ngx_memcmp(etag.data, p->etag, etag.len) == 0
-           && encoding.len == p->encoding_len
-           && ngx_memcmp(encoding.data, p->encoding, encoding.len) == 0;
+           && ngx_s3_pull_is(p, "etag", p->etag, p->etag_len)
+           && ngx_s3_pull_is(p, "content-encoding", p->encoding,
+                             p->encoding_len);
 }
 
 
@@ -399,7 +487,7 @@ ngx_s3_pull_rest(ngx_s3_pull_t *p)
 {
     int64_t    total;
     uint64_t   first, last;
-    ngx_str_t  etag, encoding, range;
+    ngx_str_t  etag, range;
 
     range = ngx_s3_request_field(&p->rq, "content-range");
 
@@ -425,13 +513,10 @@ ngx_s3_pull_rest(ngx_s3_pull_t *p)
     }
 
     etag = ngx_s3_request_field(&p->rq, "etag");
-    encoding = ngx_s3_request_field(&p->rq, "content-encoding");
 
-    if ((etag.len
-         && (etag.len != p->etag_len
-             || ngx_memcmp(etag.data, p->etag, etag.len) != 0))
-        || encoding.len != p->encoding_len
-        || ngx_memcmp(encoding.data, p->encoding, encoding.len) != 0)
+    if ((etag.len && !ngx_s3_pull_is(p, "etag", p->etag, p->etag_len))
+        || !ngx_s3_pull_is(p, "content-encoding", p->encoding,
+                           p->encoding_len))
     {
         return 0;
     }

@@ -2,7 +2,8 @@
 
 # The null S3, which other tests believe: what it checks it refuses where it is
 # wrong, and its faults come when they are asked for. body_gen sends what it
-# expects.
+# expects. The null origin gives what it is asked for, and body_sink tells what
+# came.
 
 use strict;
 use warnings;
@@ -149,6 +150,17 @@ sub body_gen {
     system("build/body_gen @args > $dir/reply 2> $dir/sent");
 
     return $? >> 8;
+}
+
+
+# exit status, what it said
+
+sub body_sink {
+    my (@args) = @_;
+
+    my $said = `build/body_sink @args 2>&1 > $dir/reply`;
+
+    return ($? >> 8) . ' ' . $said =~ s/, [\d.]+ s|\n//gr;
 }
 
 
@@ -357,6 +369,118 @@ subtest 'body_gen' => sub {
         my $stats = stats();
         is("$stats->{cut} $stats->{objects}", '1 0', 'no object');
     }
+};
+
+# the target's answer with these headers
+
+sub get {
+    my ($target, %headers) = @_;
+
+    my (undef, $r) = ask('GET', "/__body/$target", undef, %headers);
+
+    return $r;
+}
+
+subtest 'the null origin' => sub {
+    start();
+
+    my $whole = pattern(0, 1_000_003);
+    my $r = get(1_000_003);
+    my $etag = $r->{headers}{etag};
+
+    is($r->{status}, 200, 'status');
+    is($r->{headers}{'content-length'}, length $whole, 'length');
+    is($r->{headers}{'accept-ranges'}, 'bytes', 'ranges');
+    like($etag, qr/^"[^"]+"$/, 'a strong ETag');
+    ok($r->{content} eq $whole, 'the pattern');
+    isnt(get(5)->{headers}{etag}, $etag, 'that of another body');
+    is(get(0)->{content}, '', 'empty');
+    is(get($_)->{status}, 404, "no body \"$_\"") for '', 'x', '5x';
+
+    (undef, $r) = ask('HEAD', '/__body/9029243448');
+    is("$r->{status} $r->{headers}{'content-length'}", '200 9029243448',
+        'HEAD');
+
+    for (['bytes=10-19', 10, 19], ['bytes=999999-', 999_999, 1_000_002],
+        ['bytes=-3', 1_000_000, 1_000_002], ['bytes=0-0', 0, 0],
+        ['bytes=7-9999999', 7, 1_000_002], ['bytes=-9999999', 0, 1_000_002])
+    {
+        my ($range, $first, $last) = @$_;
+
+        $r = get(1_000_003, Range => $range);
+        is("$r->{status} $r->{headers}{'content-range'} "
+            . $r->{headers}{'content-length'}, "206 bytes $first-$last/1000003 "
+            . ($last - $first + 1), $range);
+        ok($r->{content} eq substr($whole, $first, $last - $first + 1),
+            'these bytes');
+    }
+
+    for (qw/ bytes=1000003- bytes=-0 bytes=1000003-1000009 /) {
+        $r = get(1_000_003, Range => $_);
+        is("$r->{status} $r->{headers}{'content-range'} $r->{content}",
+            '416 bytes */1000003 ', $_);
+    }
+
+    for ('bytes=1-2,4-5', qw/ bytes=3-2 bytes=x bytes=- bytes=5 lines=1-2 /)
+    {
+        $r = get(1_000_003, Range => $_);
+        is("$r->{status} " . length $r->{content}, '200 1000003', $_);
+    }
+
+    is(get(9, Range => 'bytes=1-', 'If-Range' => $_->[0])->{status}, $_->[1],
+        "If-Range: $_->[0]") for ['"null-9"', 206], ['W/"null-9"', 200],
+        ['"other"', 200], ['Sat, 28 Nov 2026 12:00:00 GMT', 200];
+
+    for my $size (0, 1, 8192, 1_000_003) {
+        $r = get("$size?chunked=1");
+        is(($r->{headers}{'transfer-encoding'} // '') . ' '
+            . ($r->{headers}{'content-length'} // ''), 'chunked ',
+            "chunked: $size");
+        ok($r->{content} eq substr($whole, 0, $size), 'whole');
+    }
+
+    $r = get('1000003?chunked=1', Range => 'bytes=500000-');
+    is($r->{status}, 206, 'a range, chunked');
+    ok($r->{content} eq substr($whole, 500_000), 'these bytes');
+
+    my $from = time;
+    $r = get('1000003?rate=2000000');
+    is(length $r->{content}, 1_000_003, 'slow');
+    cmp_ok(time - $from, '>=', 0.4, 'takes its time');
+};
+
+subtest 'body_sink' => sub {
+    start();
+
+    my $url = "$server{url}/__body";
+
+    for my $options ('', '--verify') {
+        is(body_sink("$url/33000003 $options"), '0 received 33000003 bytes',
+            "whole $options");
+        is(body_sink("'$url/33000003?chunked=1' $options"),
+            '0 received 33000003 bytes', "chunked $options");
+        is(body_sink("'$url/9000?cut=8000' $options"),
+            '1 received 8000 bytes, cut', "cut $options");
+        is(body_sink("'$url/9000?chunked=1&cut=9000' $options"),
+            '1 received 9000 bytes, cut', "without its last chunk $options");
+    }
+
+    is(body_sink("'$url/9000?cut-once=7'"), $_, 'cut, but not again')
+        for '1 received 7 bytes, cut', '0 received 9000 bytes';
+    is(body_sink("'$url/9000?cut=0'"), '1 received 0 bytes, cut',
+        'cut at once');
+    is(body_sink("$url/0"), '0 received 0 bytes', 'empty');
+    like(body_sink("$url/x"), qr/^1 received/, 'a refusal is a failure');
+    like(body_sink("--verify $server{url}/__stats"),
+        qr/^1 received \d+ bytes, not the pattern$/, 'another body');
+    is(stats()->{origin_bytes}, 4 * 33_000_003 + 2 * 17_000 + 7 + 9000,
+        'counted');
+    is(stats()->{origin_cut}, 6, 'cuts, too');
+
+    my $from = time;
+    is(body_sink("$url/1000000 --limit-rate 2000000"),
+        '0 received 1000000 bytes', 'slow');
+    cmp_ok(time - $from, '>=', 0.4, 'takes its time');
 };
 
 done_testing();

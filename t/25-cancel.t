@@ -13,7 +13,7 @@ use JSON::PP ();
 use Test::More;
 use Time::HiRes qw/ sleep time /;
 use S3T;
-use S3T::Open qw/ begin body feed finish half lines on_worker open_keys
+use S3T::Open qw/ begin finish half lines on_worker open_keys
     state_of status stored totals /;
 use S3T::Util qw/ wait_exit /;
 
@@ -26,7 +26,7 @@ my $held = sub {
     wait_for { -e $go } 30, 0.05;
     return {};
 };
-my $fake = $t->fake(on => { complete => $held });
+my $fake = $t->fake(on => { complete => $held, put => { delay => 1 } });
 my $shy = $t->fake(on => { head => { delay => 60 } });
 
 my $conf = <<'EOC';
@@ -60,8 +60,9 @@ EOC
 $t->token(FAKE => $fake->url, SHY => $shy->url);
 my $n = $t->nginx($conf, workers => 4);
 
+# DynamoDB's table is that of all runs
 my $number = 0;
-sub new_id { sprintf 'cancel-%s-0123456789-%04d', $_[0] || 'x', ++$number }
+sub new_id { sprintf '%s-%s-%04d', $t->bucket, $_[0] || 'x', ++$number }
 
 # over a connection of its own, or over this one
 sub cancel {
@@ -143,8 +144,13 @@ subtest "$_ worker" => sub {
         'counted');
     is(scalar(lines($n, qr/transfer is aborted.*transfer: $id/)), 1, 'a line');
 
-    $r = curl($n->url("/upload/again?id=$id"), body => 'x');
-    is($r->{status}, 201, 'the id may be used again') or diag $r->{body};
+    # the slot may be the same: what was asked was not asked of this one
+    $u = half($t, $n, '/upload/', $id, $owner);
+    my $else = half($t, $n, '/upload/', new_id, $owner);
+    ok(stored($n, $u, $else), 'the id is used again');
+    is(cancel($else->{id}, over => $over)->{status}, 202, 'another is asked');
+    is(($else->{c}->response(5) || {})->{status}, 409, 'and ends');
+    finish($s3, $u, 'the next attempt');
 } for 'the same', 'another';
 
 
@@ -297,8 +303,7 @@ EOC
 subtest 'too late' => sub {
     $fake->forget;
     my $id = new_id;
-    my $u = begin($t->raw($n->port), '/fake/', $id, 8);
-    feed($u, length body());
+    my $u = begin($t->raw($n->port), '/fake/', $id, 8);      # all of it
     ok((wait_for { state_of($n, $id) eq 'completing' }), 'being completed');
     ok((wait_for { $fake->begun('complete') }), 'S3 is told');
     refused(cancel($id), 409, 'TransferCompleting', 'the body is whole');
@@ -320,6 +325,21 @@ subtest 'too late' => sub {
 subtest 'the last byte at the same time' => sub {
     my ($owner, $other) = $n->workers;
     my $over = on_worker($t, $n, $other);
+
+    # asked before it, seen after it, while S3 stores the object
+    my $late = new_id;
+    my $c = on_worker($t, $n, $owner);
+    $c->send("PUT /fake/late?id=$late HTTP/1.1\r\nHost: a\r\n"
+        . "Content-Length: 10\r\n\r\n123456789");
+    wait_for { (status($n, $late)->{bytesTransferred} || 0) == 9 };
+    kill 'STOP', $owner;
+    is(cancel($late, over => $over)->{status}, 202, 'accepted');
+    $c->send('0');
+    kill 'CONT', $owner;
+    is(($c->response(10) || {})->{status}, 201, 'a body that is whole is '
+        . 'stored');
+    is(state_of($n, $late), 'completed', 'completed');
+
     my %seen;
     for (1 .. 12) {
         my $id = new_id;

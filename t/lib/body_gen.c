@@ -19,16 +19,13 @@
 
 #define _GNU_SOURCE
 
+#include "body_conn.h"
 #include "pattern.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <linux/sockios.h>
-#include <netdb.h>
-#include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,7 +33,6 @@
 #include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 
@@ -45,11 +41,7 @@
 
 
 typedef struct {
-    int          tls;
-    char         host[256];          /* without brackets */
-    char         port[8];
-    const char  *authority;          /* as in the URL, up to the path */
-    const char  *path;
+    body_url_t   url;
     const char  *method;
     const char  *cacert;
     char        *headers;            /* lines, malloc'ed */
@@ -63,172 +55,13 @@ typedef struct {
 
 
 typedef struct {
-    int             fd;
-    SSL            *ssl;             /* NULL: plain */
+    body_conn_t     conn;
     unsigned char  *buf;             /* framed bytes */
     size_t          alloc;
     size_t          len;
     uint64_t        sent;            /* of the body, framing not counted */
     uint64_t        chunks;
 } gen_conn_t;
-
-
-static void
-gen_fail(const char *what)
-{
-    fprintf(stderr, "body_gen: %s%s%s\n", what, errno ? ": " : "",
-            errno ? strerror(errno) : "");
-    exit(1);
-}
-
-
-static double
-gen_clock(void)
-{
-    struct timespec  ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-
-    return ts.tv_sec + ts.tv_nsec / 1e9;
-}
-
-
-static void
-gen_parse_url(gen_conf_t *g, char *url)
-{
-    char    *p;
-    size_t   n, host;
-
-    if (strncmp(url, "https://", 8) == 0) {
-        g->tls = 1;
-        url += 8;
-
-    } else if (strncmp(url, "http://", 7) == 0) {
-        url += 7;
-
-    } else {
-        errno = 0;
-        gen_fail("http:// or https://, please");
-    }
-
-    n = strcspn(url, "/");
-    g->path = url[n] ? strdup(url + n) : "/";
-    url[n] = '\0';
-    g->authority = url;
-
-    p = strrchr(url, ':');
-    if (p && strchr(p, ']')) {
-        p = NULL;
-    }
-
-    snprintf(g->port, sizeof(g->port), "%s",
-             p ? p + 1 : g->tls ? "443" : "80");
-
-    host = p ? (size_t) (p - url) : n;
-    snprintf(g->host, sizeof(g->host), "%.*s",
-             (int) (host - 2 * (*url == '[')), url + (*url == '['));
-}
-
-
-static int
-gen_connect(const gen_conf_t *g)
-{
-    int               fd, on, rc;
-    struct addrinfo   hints, *res, *ai;
-
-    memset(&hints, 0, sizeof(hints));
-    hints.ai_socktype = SOCK_STREAM;
-
-    rc = getaddrinfo(g->host, g->port, &hints, &res);
-    if (rc != 0) {
-        errno = 0;
-        gen_fail(gai_strerror(rc));
-    }
-
-    fd = -1;
-
-    for (ai = res; ai; ai = ai->ai_next) {
-        fd = socket(ai->ai_family, SOCK_STREAM, 0);
-        if (fd != -1 && connect(fd, ai->ai_addr, ai->ai_addrlen) == 0) {
-            break;
-        }
-
-        close(fd);
-        fd = -1;
-    }
-
-    if (fd == -1) {
-        gen_fail("connect");
-    }
-
-    on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    freeaddrinfo(res);
-
-    return fd;
-}
-
-
-static SSL *
-gen_handshake(const gen_conf_t *g, int fd)
-{
-    SSL                *ssl;
-    SSL_CTX            *ctx;
-    X509_VERIFY_PARAM  *param;
-
-    ctx = SSL_CTX_new(TLS_client_method());
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-
-    if (g->cacert ? SSL_CTX_load_verify_locations(ctx, g->cacert, NULL) != 1
-                  : SSL_CTX_set_default_verify_paths(ctx) != 1)
-    {
-        errno = 0;
-        gen_fail("no certificates to trust");
-    }
-
-    ssl = SSL_new(ctx);
-    param = SSL_get0_param(ssl);
-
-    if (X509_VERIFY_PARAM_set1_ip_asc(param, g->host) != 1) {
-        ERR_clear_error();
-        SSL_set1_host(ssl, g->host);
-        SSL_set_tlsext_host_name(ssl, g->host);
-    }
-
-    SSL_set_fd(ssl, fd);
-
-    if (SSL_connect(ssl) != 1) {
-        ERR_print_errors_fp(stderr);
-        errno = 0;
-        gen_fail("TLS handshake");
-    }
-
-    return ssl;
-}
-
-
-/* 0, or -1: the server takes no more */
-
-static int
-gen_write(gen_conn_t *c, const void *data, size_t len)
-{
-    ssize_t      n;
-    const char  *p;
-
-    for (p = data; len > 0; p += n, len -= n) {
-        n = c->ssl ? SSL_write(c->ssl, p, len)
-                   : send(c->fd, p, len, MSG_NOSIGNAL);
-
-        if (n == -1 && c->ssl == NULL && errno == EINTR) {
-            n = 0;
-
-        } else if (n <= 0) {
-            return -1;
-        }
-    }
-
-    return 0;
-}
 
 
 static int
@@ -241,20 +74,21 @@ gen_write_head(const gen_conf_t *g, gen_conn_t *c)
         n = asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\n%s"
                      "Connection: close\r\n"
                      "Transfer-Encoding: chunked\r\n\r\n",
-                     g->method, g->path, g->authority, g->headers);
+                     g->method, g->url.path, g->url.authority, g->headers);
 
     } else {
         n = asprintf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\n%s"
                      "Connection: close\r\n"
                      "Content-Length: %" PRIu64 "\r\n\r\n",
-                     g->method, g->path, g->authority, g->headers, g->size);
+                     g->method, g->url.path, g->url.authority, g->headers,
+                     g->size);
     }
 
     if (n == -1) {
-        gen_fail("head");
+        body_fail("head");
     }
 
-    n = gen_write(c, head, n);
+    n = body_write(&c->conn, head, n);
     free(head);
 
     return n;
@@ -285,12 +119,7 @@ gen_fill(const gen_conf_t *g, gen_conn_t *c, uint64_t max)
         n = g->cut - c->sent;
         n = n < g->chunk ? n : g->chunk;
 
-        c->len += sprintf((char *) c->buf + c->len, "%" PRIx64 "\r\n", n);
-        pattern_fill(c->buf + c->len, n, c->sent);
-        c->len += n;
-        c->buf[c->len++] = '\r';
-        c->buf[c->len++] = '\n';
-
+        c->len += pattern_chunk(c->buf + c->len, n, c->sent);
         c->sent += n;
         c->chunks++;
         left -= n < left ? n : left;
@@ -307,26 +136,10 @@ gen_answered(gen_conn_t *c)
 {
     struct pollfd  pfd;
 
-    pfd.fd = c->fd;
+    pfd.fd = c->conn.fd;
     pfd.events = POLLIN;
 
-    return c->ssl == NULL && poll(&pfd, 1, 0) > 0;
-}
-
-
-static void
-gen_pace(const gen_conf_t *g, const gen_conn_t *c, double from)
-{
-    double           ahead;
-    struct timespec  ts;
-
-    ahead = (double) c->sent / g->rate - (gen_clock() - from);
-
-    if (ahead > 0) {
-        ts.tv_sec = (time_t) ahead;
-        ts.tv_nsec = (long) ((ahead - (double) ts.tv_sec) * 1e9);
-        nanosleep(&ts, NULL);
-    }
+    return c->conn.ssl == NULL && poll(&pfd, 1, 0) > 0;
 }
 
 
@@ -346,7 +159,7 @@ gen_write_body(const gen_conf_t *g, gen_conn_t *c)
 
     c->buf = malloc(c->alloc);
     if (c->buf == NULL) {
-        gen_fail("malloc");
+        body_fail("malloc");
     }
 
     max = GEN_BUF;
@@ -355,27 +168,27 @@ gen_write_body(const gen_conf_t *g, gen_conn_t *c)
         max = g->rate / 20 ? g->rate / 20 : 1;
     }
 
-    from = gen_clock();
+    from = body_clock();
 
     while (c->sent < g->cut) {
 
         gen_fill(g, c, max);
 
-        if (gen_write(c, c->buf, c->len) || gen_answered(c)) {
+        if (body_write(&c->conn, c->buf, c->len) || gen_answered(c)) {
             break;
         }
 
         if (g->rate) {
-            gen_pace(g, c, from);
+            body_pace(from, c->sent, g->rate);
         }
     }
 
     if (g->chunk && !g->close && c->sent == g->size) {
-        (void) gen_write(c, "0\r\n\r\n", 5);
+        (void) body_write(&c->conn, "0\r\n\r\n", 5);
     }
 
     fprintf(stderr, "sent %" PRIu64 " bytes, %" PRIu64 " chunks, %.3f s\n",
-            c->sent, c->chunks, gen_clock() - from);
+            c->sent, c->chunks, body_clock() - from);
 }
 
 
@@ -388,12 +201,11 @@ gen_read_all(gen_conn_t *c)
 
     reply = malloc(GEN_REPLY_MAX + 1);
     if (reply == NULL) {
-        gen_fail("malloc");
+        body_fail("malloc");
     }
 
     for (len = 0; len < GEN_REPLY_MAX; len += n) {
-        n = c->ssl ? SSL_read(c->ssl, reply + len, GEN_REPLY_MAX - len)
-                   : recv(c->fd, reply + len, GEN_REPLY_MAX - len, 0);
+        n = body_read(&c->conn, reply + len, GEN_REPLY_MAX - len);
         if (n <= 0) {
             break;
         }
@@ -473,7 +285,7 @@ gen_drain(gen_conn_t *c)
 {
     int  left;
 
-    while (ioctl(c->fd, SIOCOUTQ, &left) == 0 && left > 0) {
+    while (ioctl(c->conn.fd, SIOCOUTQ, &left) == 0 && left > 0) {
         usleep(1000);
     }
 }
@@ -520,7 +332,7 @@ gen_parse(gen_conf_t *g, int argc, char **argv)
         case 'h':
             old = g->headers;
             if (asprintf(&g->headers, "%s%s\r\n", old, optarg) == -1) {
-                gen_fail("header");
+                body_fail("header");
             }
             free(old);
             break;
@@ -543,7 +355,7 @@ gen_parse(gen_conf_t *g, int argc, char **argv)
         g->cut = g->size;
     }
 
-    gen_parse_url(g, argv[optind]);
+    body_parse_url(&g->url, argv[optind]);
 }
 
 
@@ -560,8 +372,7 @@ main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
 
     memset(&c, 0, sizeof(c));
-    c.fd = gen_connect(&g);
-    c.ssl = g.tls ? gen_handshake(&g, c.fd) : NULL;
+    body_connect(&c.conn, &g.url, g.cacert);
 
     if (gen_write_head(&g, &c) == 0) {
         gen_write_body(&g, &c);
@@ -571,10 +382,10 @@ main(int argc, char **argv)
 
         if (g.reset) {
             gen_drain(&c);
-            setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+            setsockopt(c.conn.fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
         }
 
-        close(c.fd);
+        close(c.conn.fd);
         return 0;
     }
 

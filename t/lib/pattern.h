@@ -9,11 +9,13 @@
 #define PATTERN_H
 
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #define PATTERN_STEP     UINT64_C(0x9e3779b97f4a7c15)
 #define PATTERN_INVERSE  UINT64_C(0xf1de83e19937733d)
 #define PATTERN_PROBE    16
+#define PATTERN_FRAME    20         /* what pattern_chunk() adds, at most */
 
 
 static inline unsigned char
@@ -45,6 +47,21 @@ pattern_fill(unsigned char *p, size_t len, uint64_t pos)
     while (len-- > 0) {
         *p++ = pattern_byte(pos++);
     }
+}
+
+
+/* the same as a chunk of the chunked coding; returns its length */
+
+static inline size_t
+pattern_chunk(unsigned char *p, size_t len, uint64_t pos)
+{
+    size_t  n;
+
+    n = sprintf((char *) p, "%zx\r\n", len);
+    pattern_fill(p + n, len, pos);
+    memcpy(p + n + len, "\r\n", 2);
+
+    return n + len + 2;
 }
 
 

@@ -1,6 +1,7 @@
 /*
- * s3_null [options]: an S3 that keeps no object bytes, and a DynamoDB of one
- * condition, on 127.0.0.1, for benchmarks and tests.
+ * s3_null [options]: an S3 that keeps no object bytes, a DynamoDB of one
+ * condition, and an origin of bodies of any length, on 127.0.0.1, for
+ * benchmarks and tests.
  *
  *   --port N, --tls-port N     0: any free one; the default is one plain port.
  *                              "port N" and "tls-port N" go to stdout
@@ -38,7 +39,8 @@
  * and addressed by path, gives ETags that are not MD5s, answers NoSuchUpload
  * to a second Complete, lists uploads on one page, and has no GET of objects.
  *
- * GET /__stats answers counts as JSON. Nothing is logged.
+ * GET /__body/BYTES is the null origin: see s3_null_origin.c. GET /__stats
+ * answers counts as JSON. Nothing is logged.
  */
 
 #define _GNU_SOURCE
@@ -127,6 +129,19 @@ null_clock(void)
     clock_gettime(CLOCK_MONOTONIC, &ts);
 
     return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+
+void
+null_pace(double from, uint64_t size, long rate)
+{
+    double  ahead;
+
+    ahead = (double) size / rate - (null_clock() - from);
+
+    if (ahead >= 0.001) {
+        null_sleep((long) (ahead * 1000));
+    }
 }
 
 
@@ -295,7 +310,7 @@ null_reply(null_conn_t *c, int status, const char *fields, const char *body,
                  "%s%s", status, status < 300 ? "OK" : "Refused", ++id,
                  c->close ? "Connection: close\r\n" : "", fields);
 
-    if (status != 204 && n < (int) sizeof(buf)) {
+    if (status != 204 && len != NULL_NO_LENGTH && n < (int) sizeof(buf)) {
         n += snprintf(buf + n, sizeof(buf) - n, "Content-Length: %zu\r\n",
                       len);
     }
@@ -387,6 +402,10 @@ null_request(null_conn_t *c)
 
     if (strcmp(r.path, "/__stats") == 0) {
         return null_stats(c) || c->close ? -1 : 0;
+    }
+
+    if (strncmp(r.path, NULL_ORIGIN_PATH, sizeof(NULL_ORIGIN_PATH) - 1) == 0) {
+        return null_origin(c, &r) || c->close ? -1 : 0;
     }
 
     value = null_field(&r, "x-amz-target");

@@ -1,7 +1,7 @@
 /*
  * The null S3: see s3_null.c for what it is. s3_null_http.c reads requests,
  * s3_null_ops.c carries out S3's operations on s3_null_store.c,
- * s3_null_dynamodb.c DynamoDB's.
+ * s3_null_dynamodb.c DynamoDB's, s3_null_origin.c is the null origin.
  */
 
 #ifndef S3_NULL_H
@@ -23,6 +23,8 @@
 #define NULL_BUF         131072
 #define NULL_PART_MIN    (5 * 1024 * 1024)   /* all parts but the last */
 #define NULL_PARTS_MAX   10000
+#define NULL_NO_LENGTH   ((size_t) -1)       /* no Content-Length */
+#define NULL_ORIGIN_PATH "/__body/"
 
 
 /* what GET /__stats shows, in this order */
@@ -31,6 +33,9 @@
     X(create) X(part) X(complete) X(abort) X(list_parts) X(list_uploads)     \
     X(put) X(head) X(delete)                                                 \
     X(dynamodb_put) X(dynamodb_get) X(dynamodb_refused) X(dynamodb_throttled)\
+    X(origin)           /* answers of the null origin */                     \
+    X(origin_ranges)    /* 206 among them */                                 \
+    X(origin_bytes) X(origin_cut)                                            \
     X(other)                                                                 \
     X(bytes)            /* of parts and objects, received */                 \
     X(cut)              /* bodies that ended early */                        \
@@ -116,6 +121,7 @@ extern pthread_mutex_t  null_lock;   /* of all that is stored */
 
 /* Functions that answer return 0, or -1: the connection is to be closed. */
 
+/* body NULL: the head alone, which announces len bytes or NULL_NO_LENGTH */
 int null_reply(null_conn_t *c, int status, const char *fields,
     const char *body, size_t len);
 int null_error(null_conn_t *c, int status, const char *code,
@@ -130,6 +136,8 @@ int null_impatient(null_conn_t *c, ssize_t n);
 int null_fill(null_conn_t *c);
 void null_sleep(long ms);
 double null_clock(void);             /* seconds, monotonic */
+/* sleeps where size bytes since then are more than rate bytes a second */
+void null_pace(double from, uint64_t size, long rate);
 /* closing will reset the connection */
 void null_reset(null_conn_t *c);
 /* until the peer closes, at most so long */
@@ -156,6 +164,7 @@ void null_peak(atomic_ulong *peak, unsigned long now);
 
 int null_s3(null_conn_t *c, null_req_t *r);
 int null_dynamodb(null_conn_t *c, null_req_t *r, const char *target);
+int null_origin(null_conn_t *c, const null_req_t *r);
 
 
 #endif /* S3_NULL_H */

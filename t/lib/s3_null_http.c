@@ -224,19 +224,6 @@ null_some(null_conn_t *c, uint64_t left, int drop, unsigned char **p)
 }
 
 
-static void
-null_pace(double from, uint64_t size)
-{
-    double  ahead;
-
-    ahead = (double) size / null_options.rate - (null_clock() - from);
-
-    if (ahead >= 0.001) {
-        null_sleep((long) (ahead * 1000));
-    }
-}
-
-
 /* the next len bytes of the body at p against the pattern */
 
 static void
@@ -321,7 +308,7 @@ null_receive(null_conn_t *c, uint64_t length, uint64_t stop, EVP_MD_CTX *md,
         null_counters.bytes += n;
 
         if (null_options.rate) {
-            null_pace(from, b->size);
+            null_pace(from, b->size, null_options.rate);
         }
 
         if (stop && b->size >= stop) {

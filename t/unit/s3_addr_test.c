@@ -1,16 +1,9 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include <arpa/inet.h>
 
 #include "s3_addr.h"
+#include "s3_test.h"
 
 
 /* a range, both ends; the addresses next to it are what `before` and `after`
@@ -157,7 +150,7 @@ static const address_t  addresses[] = {
 static const char  *embeddings[] = { "::%s", "::ffff:%s", "64:ff9b::%s" };
 
 
-/* in memory of exactly its size, so that ASan sees what reads on */
+/* to be freed; of its own size, so that ASan sees what reads on */
 
 static size_t
 parse(const char *text, unsigned char **addr)
@@ -168,7 +161,8 @@ parse(const char *text, unsigned char **addr)
     family = strchr(text, ':') ? AF_INET6 : AF_INET;
     len = (family == AF_INET6) ? 16 : 4;
 
-    *addr = test_malloc(len);
+    *addr = malloc(len);
+    assert_non_null(*addr);
     assert_int_equal(inet_pton(family, text, *addr), 1);
 
     return len;
@@ -198,7 +192,7 @@ text_is(const char *text, const char *name)
 
     len = parse(text, &addr);
     is(text, addr, len, name);
-    test_free(addr);
+    free(addr);
 }
 
 
@@ -224,7 +218,7 @@ next_is(const char *text, int step, const char *name)
     addr[i] = (unsigned char) (addr[i] + step);
 
     is(text, addr, len, name);
-    test_free(addr);
+    free(addr);
 }
 
 
@@ -296,7 +290,7 @@ embedded_is(const char *text, const char *name)
     memset(six + 6, 0, sizeof(six) - 6);
     is(text, six, sizeof(six), name);
 
-    test_free(addr);
+    free(addr);
 }
 
 

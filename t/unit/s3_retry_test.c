@@ -1,14 +1,8 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
-#include <cmocka.h>
-
 #include "s3_retry.h"
+#include "s3_test.h"
 
 
 typedef struct {
@@ -22,30 +16,6 @@ typedef struct {
     const char  *text;
     int64_t      seconds;
 } date_t;
-
-
-/* in memory of exactly its size, so that ASan sees what reads on */
-
-static s3_str_t
-copy(const char *text)
-{
-    s3_str_t        str;
-    unsigned char  *p;
-
-    str.len = strlen(text);
-    p = test_malloc(str.len ? str.len : 1);
-    memcpy(p, text, str.len);
-    str.data = p;
-
-    return str;
-}
-
-
-static void
-drop(s3_str_t s)
-{
-    test_free((void *) s.data);
-}
 
 
 static const error_t  errors[] = {
@@ -163,7 +133,7 @@ test_class(void **state)
 
     for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
         t = &errors[i];
-        code = copy(t->code);
+        code = s3_test_str(t->code);
 
         if (s3_retry_class(t->status, code) != t->class) {
             fail_msg("%u %s is class %d", t->status, t->code,
@@ -176,7 +146,7 @@ test_class(void **state)
         }
 
         assert_int_equal(s3_retry_client_status(t->status, code, 1), 504);
-        drop(code);
+        s3_test_drop(code);
     }
 }
 
@@ -278,14 +248,14 @@ test_http_date(void **state)
     (void) state;
 
     for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
-        s = copy(tests[i].text);
+        s = s3_test_str(tests[i].text);
 
         if (s3_retry_http_date(s) != tests[i].seconds) {
             fail_msg("\"%s\" is %lld", tests[i].text,
                      (long long) s3_retry_http_date(s));
         }
 
-        drop(s);
+        s3_test_drop(s);
     }
 
     /* the C library's calendar */
@@ -337,14 +307,14 @@ test_iso_date(void **state)
     (void) state;
 
     for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
-        s = copy(tests[i].text);
+        s = s3_test_str(tests[i].text);
 
         if (s3_retry_iso_date(s) != tests[i].seconds) {
             fail_msg("\"%s\" is %lld", tests[i].text,
                      (long long) s3_retry_iso_date(s));
         }
 
-        drop(s);
+        s3_test_drop(s);
     }
 
     for (t = 0; t < 253402300799; t += 20000003) {

@@ -3,21 +3,15 @@
  * of "Authenticating Requests: Using the Authorization Header (SigV4)".
  */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
-
-#include <cmocka.h>
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
 #include "s3_checksum.h"
 #include "s3_sigv4.h"
+#include "s3_test.h"
 #include "s3_uri.h"
 
 
@@ -302,30 +296,6 @@ typedef struct {
 } setup_t;
 
 
-/* a slice in memory of exactly its size, so that ASan sees what reads on */
-
-static s3_str_t
-copy(const char *s)
-{
-    s3_str_t        str;
-    unsigned char  *p;
-
-    str.len = strlen(s);
-    p = test_malloc(str.len ? str.len : 1);
-    memcpy(p, s, str.len);
-    str.data = p;
-
-    return str;
-}
-
-
-static void
-drop(s3_str_t s)
-{
-    test_free((void *) s.data);
-}
-
-
 static void
 set_up(setup_t *s, const vector_t *v)
 {
@@ -335,23 +305,23 @@ set_up(setup_t *s, const vector_t *v)
     memset(s, 0, sizeof(setup_t));
 
     r = &s->request;
-    r->method = copy(v->method);
-    r->path = copy(v->path);
-    r->query = copy(v->query);
-    r->payload = copy(v->payload);
-    r->region = copy(v->signer->region);
-    r->service = copy(v->signer->service);
-    r->date = copy(v->signer->date);
+    r->method = s3_test_str(v->method);
+    r->path = s3_test_str(v->path);
+    r->query = s3_test_str(v->query);
+    r->payload = s3_test_str(v->payload);
+    r->region = s3_test_str(v->signer->region);
+    r->service = s3_test_str(v->signer->service);
+    r->date = s3_test_str(v->signer->date);
     r->fields = s->fields;
 
     for (i = 0; i < MAX_FIELDS && v->fields[i][0] != NULL; i++) {
-        s->fields[i].name = copy(v->fields[i][0]);
-        s->fields[i].value = copy(v->fields[i][1]);
+        s->fields[i].name = s3_test_str(v->fields[i][0]);
+        s->fields[i].value = s3_test_str(v->fields[i][1]);
         r->nfields++;
     }
 
-    s->keys.access_key = copy(v->signer->access_key);
-    s->keys.secret_key = copy(v->signer->secret_key);
+    s->keys.access_key = s3_test_str(v->signer->access_key);
+    s->keys.secret_key = s3_test_str(v->signer->secret_key);
 }
 
 
@@ -360,19 +330,19 @@ tear_down(setup_t *s)
 {
     size_t  i;
 
-    drop(s->request.method);
-    drop(s->request.path);
-    drop(s->request.query);
-    drop(s->request.payload);
-    drop(s->request.region);
-    drop(s->request.service);
-    drop(s->request.date);
-    drop(s->keys.access_key);
-    drop(s->keys.secret_key);
+    s3_test_drop(s->request.method);
+    s3_test_drop(s->request.path);
+    s3_test_drop(s->request.query);
+    s3_test_drop(s->request.payload);
+    s3_test_drop(s->request.region);
+    s3_test_drop(s->request.service);
+    s3_test_drop(s->request.date);
+    s3_test_drop(s->keys.access_key);
+    s3_test_drop(s->keys.secret_key);
 
     for (i = 0; i < s->request.nfields; i++) {
-        drop(s->fields[i].name);
-        drop(s->fields[i].value);
+        s3_test_drop(s->fields[i].name);
+        s3_test_drop(s->fields[i].value);
     }
 }
 
@@ -618,8 +588,8 @@ test_large(void **state)
 
     for (i = s.request.nfields; i < S3_SIGV4_MAX_FIELDS; i++) {
         snprintf(names[i], sizeof(names[i]), "X-Field-%02u", (unsigned) i);
-        s.fields[i].name = copy(names[i]);
-        s.fields[i].value = copy(value);
+        s.fields[i].name = s3_test_str(names[i]);
+        s.fields[i].value = s3_test_str(value);
     }
 
     s.request.nfields = S3_SIGV4_MAX_FIELDS;

@@ -1,12 +1,5 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "s3_uri.h"
+#include "s3_test.h"
 
 
 typedef struct {
@@ -23,30 +16,6 @@ typedef struct {
     const char  *region;
     int          aws;
 } region_t;
-
-
-/* in memory of exactly its size, so that ASan sees what reads on */
-
-static s3_str_t
-copy(const char *data, size_t len)
-{
-    s3_str_t        str;
-    unsigned char  *p;
-
-    p = test_malloc(len ? len : 1);
-    memcpy(p, data, len);
-    str.data = p;
-    str.len = len;
-
-    return str;
-}
-
-
-static void
-drop(s3_str_t s)
-{
-    test_free((void *) s.data);
-}
 
 
 static const endpoint_t  endpoints[] = {
@@ -129,7 +98,7 @@ test_endpoint(void **state)
     for (i = 0; i < sizeof(endpoints) / sizeof(endpoints[0]); i++) {
         t = &endpoints[i];
         err = NULL;
-        url = copy(t->url, strlen(t->url));
+        url = s3_test_str(t->url);
 
         if (t->host == NULL) {
             if (s3_uri_parse_endpoint(url, &e, &err) != S3_ERROR) {
@@ -137,7 +106,7 @@ test_endpoint(void **state)
             }
 
             assert_non_null(err);
-            drop(url);
+            s3_test_drop(url);
             continue;
         }
 
@@ -151,7 +120,7 @@ test_endpoint(void **state)
         assert_int_equal(e.tls, t->tls);
         assert_int_equal(e.port, t->port);
         assert_int_equal(e.port_default, t->port_default);
-        drop(url);
+        s3_test_drop(url);
     }
 }
 
@@ -175,33 +144,83 @@ test_endpoint_long(void **state)
 
     /* 253 bytes of labels of 63 pass, one more does not */
 
-    url = copy(text, 7 + 253);
+    url = s3_test_copy(text, 7 + 253);
     assert_int_equal(s3_uri_parse_endpoint(url, &e, &err), S3_OK);
-    drop(url);
+    s3_test_drop(url);
 
-    url = copy(text, 7 + 254);
+    url = s3_test_copy(text, 7 + 254);
     assert_int_equal(s3_uri_parse_endpoint(url, &e, &err), S3_ERROR);
-    drop(url);
+    s3_test_drop(url);
 
     /* a label of 64 */
 
     memset(text + 7, 'a', 64);
 
     for (len = 63; len <= 64; len++) {
-        url = copy(text, 7 + len);
+        url = s3_test_copy(text, 7 + len);
         assert_int_equal(s3_uri_parse_endpoint(url, &e, &err),
                          len == 63 ? S3_OK : S3_ERROR);
-        drop(url);
+        s3_test_drop(url);
     }
 
     /* a NUL in a name or an address */
 
-    url = copy("http://a\0b", 10);
+    url = s3_test_copy("http://a\0b", 10);
     assert_int_equal(s3_uri_parse_endpoint(url, &e, &err), S3_ERROR);
-    drop(url);
-    url = copy("http://[::1\0]", 13);
+    s3_test_drop(url);
+    url = s3_test_copy("http://[::1\0]", 13);
     assert_int_equal(s3_uri_parse_endpoint(url, &e, &err), S3_ERROR);
-    drop(url);
+    s3_test_drop(url);
+}
+
+
+static void
+test_authority(void **state)
+{
+    size_t             i;
+    s3_str_t           s;
+    const char        *err;
+    s3_uri_endpoint_t  e;
+
+    static const char  *bad[] = {
+        "", ":80", "a:", "a/", "a?b", "a#b", "user@a", "user:80@a", "http://a",
+        "[::1", "[::1]/", "127.1"
+    };
+
+    (void) state;
+
+    s = s3_test_copy("A.Example:443", 13);
+    assert_int_equal(s3_uri_parse_authority(s, 1, &e, &err), S3_OK);
+    assert_true(s3_str_eqs(e.host, "A.Example"));
+    assert_ptr_equal(e.host.data, s.data);
+    assert_int_equal(e.type, S3_HOST_NAME);
+    assert_int_equal(e.tls, 1);
+    assert_int_equal(e.port, 443);
+    assert_int_equal(e.port_default, 1);
+
+    assert_int_equal(s3_uri_parse_authority(s, 0, &e, &err), S3_OK);
+    assert_int_equal(e.tls, 0);
+    assert_int_equal(e.port_default, 0);
+    s3_test_drop(s);
+
+    s = s3_test_copy("[::1]", 5);
+    assert_int_equal(s3_uri_parse_authority(s, 0, &e, &err), S3_OK);
+    assert_true(s3_str_eqs(e.host, "::1"));
+    assert_int_equal(e.type, S3_HOST_IPV6);
+    assert_int_equal(e.port, 80);
+    s3_test_drop(s);
+
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        err = NULL;
+        s = s3_test_str(bad[i]);
+
+        if (s3_uri_parse_authority(s, 0, &e, &err) != S3_ERROR) {
+            fail_msg("\"%s\" is accepted", bad[i]);
+        }
+
+        assert_non_null(err);
+        s3_test_drop(s);
+    }
 }
 
 
@@ -286,7 +305,7 @@ key_is(const char *data, size_t len, int rc)
     const char  *err;
 
     err = NULL;
-    s = copy(data, len);
+    s = s3_test_copy(data, len);
 
     if (s3_uri_check_key(s, &err) != rc) {
         fail_msg("key \"%s\" gives %d", data, rc == S3_OK ? S3_ERROR : S3_OK);
@@ -296,7 +315,7 @@ key_is(const char *data, size_t len, int rc)
         assert_non_null(err);
     }
 
-    drop(s);
+    s3_test_drop(s);
 }
 
 
@@ -379,35 +398,35 @@ test_bucket(void **state)
     (void) state;
 
     for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        s = copy(good[i], strlen(good[i]));
+        s = s3_test_str(good[i]);
         assert_int_equal(s3_uri_check_bucket(s, &err), S3_OK);
-        drop(s);
+        s3_test_drop(s);
     }
 
     for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         err = NULL;
-        s = copy(bad[i], strlen(bad[i]));
+        s = s3_test_str(bad[i]);
 
         if (s3_uri_check_bucket(s, &err) != S3_ERROR) {
             fail_msg("bucket \"%s\" is accepted", bad[i]);
         }
 
         assert_non_null(err);
-        drop(s);
+        s3_test_drop(s);
     }
 
     memset(name, 'b', sizeof(name));
 
     for (i = 0; i < sizeof(name); i++) {
-        s = copy(name, i);
+        s = s3_test_copy(name, i);
         rc = s3_uri_check_bucket(s, &err);
         assert_int_equal(rc, (i >= 3 && i <= 63) ? S3_OK : S3_ERROR);
-        drop(s);
+        s3_test_drop(s);
     }
 
-    s = copy("a\0b", 3);
+    s = s3_test_copy("a\0b", 3);
     assert_int_equal(s3_uri_check_bucket(s, &err), S3_ERROR);
-    drop(s);
+    s3_test_drop(s);
 }
 
 
@@ -424,10 +443,10 @@ test_id(void **state)
     memset(id, 'i', sizeof(id));
 
     for (i = 0; i < sizeof(id); i++) {
-        s = copy(id, i);
+        s = s3_test_copy(id, i);
         assert_int_equal(s3_uri_check_id(s),
                          (i >= 16 && i <= 64) ? S3_OK : S3_ERROR);
-        drop(s);
+        s3_test_drop(s);
     }
 
     for (c = 0; c < 256; c++) {
@@ -435,9 +454,9 @@ test_id(void **state)
                || (c >= '0' && c <= '9') || c == '_' || c == '-';
 
         id[15] = (char) c;
-        s = copy(id, 16);
+        s = s3_test_copy(id, 16);
         assert_int_equal(s3_uri_check_id(s), good ? S3_OK : S3_ERROR);
-        drop(s);
+        s3_test_drop(s);
     }
 }
 
@@ -484,7 +503,7 @@ test_region(void **state)
 
     for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
         t = &tests[i];
-        host = copy(t->host, strlen(t->host));
+        host = s3_test_str(t->host);
         region = s3_uri_region(host);
 
         if (!s3_str_eqs(region, t->region)) {
@@ -493,7 +512,7 @@ test_region(void **state)
         }
 
         assert_int_equal(s3_uri_is_aws(host), t->aws);
-        drop(host);
+        s3_test_drop(host);
     }
 }
 
@@ -535,6 +554,12 @@ test_str(void **state)
     assert_false(s3_str_case_eqs(s3_str("content-typ"), "content-type"));
     assert_false(s3_str_case_eqs(s3_str("a@"), "a`"));
 
+    assert_true(s3_str_case_eq(s3_str("aBc"), s3_str("AbC")));
+    assert_true(s3_str_case_eq(s3_str(""), s3_str("")));
+    assert_false(s3_str_case_eq(s3_str("abc"), s3_str("ab")));
+    assert_false(s3_str_case_eq(s3_str("ab"), s3_str("abc")));
+    assert_false(s3_str_case_eq(s3_str("a@["), s3_str("a`{")));
+
     assert_int_equal(s3_str_copy(small, sizeof(small), s3_str("abcdef")), 3);
     assert_string_equal(small, "abc");
     assert_int_equal(s3_str_copy(small, sizeof(small), s3_str("ab")), 2);
@@ -574,19 +599,74 @@ test_str(void **state)
 }
 
 
+static void
+test_u64(void **state)
+{
+    size_t    i;
+    uint64_t  n;
+
+    static const struct {
+        const char  *text;
+        uint64_t     max;
+        int          rc;
+        uint64_t     n;
+    } tests[] = {
+        { "0", 0, S3_OK, 0 },
+        { "000", 0, S3_OK, 0 },
+        { "007", 7, S3_OK, 7 },
+        { "42", 42, S3_OK, 42 },
+        { "65535", 65535, S3_OK, 65535 },
+        { "9223372036854775807", INT64_MAX, S3_OK, INT64_MAX },
+        { "18446744073709551615", UINT64_MAX, S3_OK, UINT64_MAX },
+
+        { "", 9, S3_ERROR, 0 },
+        { "1", 0, S3_ERROR, 0 },
+        { "8", 7, S3_ERROR, 0 },
+        { "43", 42, S3_ERROR, 0 },
+        { "65536", 65535, S3_ERROR, 0 },
+        { "9223372036854775808", INT64_MAX, S3_ERROR, 0 },
+        { "18446744073709551616", UINT64_MAX, S3_ERROR, 0 },
+        { "184467440737095516150", UINT64_MAX, S3_ERROR, 0 },
+        { "+1", 9, S3_ERROR, 0 },
+        { "-1", 9, S3_ERROR, 0 },
+        { " 1", 9, S3_ERROR, 0 },
+        { "1 ", 9, S3_ERROR, 0 },
+        { "1a", 99, S3_ERROR, 0 },
+        { "0x1", 9, S3_ERROR, 0 }
+    };
+
+    (void) state;
+
+    for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+
+        if (s3_str_u64(s3_str(tests[i].text), tests[i].max, &n) != tests[i].rc)
+        {
+            fail_msg("\"%s\" gives %d", tests[i].text,
+                     tests[i].rc == S3_OK ? S3_ERROR : S3_OK);
+        }
+
+        if (tests[i].rc == S3_OK) {
+            assert_true(n == tests[i].n);
+        }
+    }
+}
+
+
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_endpoint),
         cmocka_unit_test(test_endpoint_long),
+        cmocka_unit_test(test_authority),
         cmocka_unit_test(test_encode),
         cmocka_unit_test(test_key),
         cmocka_unit_test(test_bucket),
         cmocka_unit_test(test_id),
         cmocka_unit_test(test_region),
         cmocka_unit_test(test_virtual),
-        cmocka_unit_test(test_str)
+        cmocka_unit_test(test_str),
+        cmocka_unit_test(test_u64)
     };
 
     return cmocka_run_group_tests_name("uri", tests, NULL, NULL);

@@ -1,7 +1,8 @@
 package S3T::Null;
 
-# The null S3 (t/lib/s3_null.c) and bodies of any length for it (body_gen.c):
-# what is too large, or too slow, for a real S3 and for files.
+# The null S3 (t/lib/s3_null.c), bodies of any length for it (body_gen.c) and
+# from it (body_sink.c): what is too large, or too slow, for a real S3 and for
+# files.
 
 use strict;
 use warnings;
@@ -13,7 +14,7 @@ use JSON::PP ();
 use S3T::Util qw/ $TOP end_child lock_file read_file spawn state_dir wait_exit
     wait_for /;
 
-our @EXPORT_OK = qw/ body_gen pattern /;
+our @EXPORT_OK = qw/ body_gen body_sink pattern /;
 
 my $number = 0;
 my $built;
@@ -46,6 +47,13 @@ sub url {
     return "http://127.0.0.1:$s->{port}";
 }
 
+# the URL of a body that it makes: BYTES, options of s3_null_origin.c
+sub origin {
+    my ($s, $bytes, %o) = @_;
+    my $query = join '&', map { "$_=$o{$_}" } sort keys %o;
+    return $s->url . "/__body/$bytes" . ($query ? "?$query" : '');
+}
+
 # what it counted so far
 sub stats {
     my ($s) = @_;
@@ -71,6 +79,17 @@ sub body_gen {
     return bless { pid => $pid, base => $base }, 'S3T::Null::Body';
 }
 
+# body_sink(DIR, URL, OPTIONS): the same for a GET whose body is dropped;
+# wait() returns { exit, status, head, received, said }.
+sub body_sink {
+    my ($dir, $url, @options) = @_;
+    _build();
+    my $base = "$dir/sink-" . ++$number;
+    my $pid = spawn({ stdout => $base, stderr => "$base.err" },
+        'nice', "$TOP/build/body_sink", @options, $url);
+    return bless { pid => $pid, base => $base }, 'S3T::Null::Sink';
+}
+
 # the first bytes of what --verify wants (t/lib/pattern.h)
 sub pattern {
     my ($len) = @_;
@@ -87,7 +106,8 @@ sub running {
     return !defined $s->{exit};
 }
 
-sub wait {
+# ended, or killed after so many seconds: its exit status
+sub _end {
     my ($s, $timeout) = @_;
     $s->{exit} = S3T::Util::wait_exit($s->{pid}, $timeout || 180)
         if !defined $s->{exit};
@@ -95,14 +115,35 @@ sub wait {
         S3T::Util::end_child($s->{pid}, 'KILL');
         $s->{exit} = -1;
     }
+    return $s->{exit} >> 8;
+}
+
+sub wait {
+    my ($s, $timeout) = @_;
+    my $exit = $s->_end($timeout);
     my $reply = S3T::Util::read_file($s->{base});
     my ($status) = $reply =~ m{^HTTP/1\.1 (\d+)};
     my ($body) = $reply =~ /\r\n\r\n(.*)/s;
     return {
-        exit => $s->{exit} >> 8, status => $status || 0,
+        exit => $exit, status => $status || 0,
         json => scalar eval { JSON::PP->new->utf8->decode($body) },
         sent => S3T::Util::read_file("$s->{base}.err"),
     };
+}
+
+package S3T::Null::Sink;
+
+our @ISA = 'S3T::Null::Body';
+
+sub wait {
+    my ($s, $timeout) = @_;
+    my $exit = $s->_end($timeout);
+    my $head = S3T::Util::read_file($s->{base});
+    my $said = S3T::Util::read_file("$s->{base}.err");
+    my ($status) = $head =~ m{^HTTP/1\.1 (\d+)};
+    my ($received) = $said =~ /^received (\d+) bytes/;
+    return { exit => $exit, status => $status || 0, head => $head,
+        received => $received, said => $said };
 }
 
 1;

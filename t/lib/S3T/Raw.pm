@@ -92,6 +92,17 @@ sub read_until {
     return $s->{read};
 }
 
+# So many bytes, which nobody looks at; false when the peer closed before.
+sub skip {
+    my ($s, $bytes) = @_;
+    while ($bytes > 0) {
+        my $n = sysread $s->{socket}, my $piece, $bytes < 65536 ? $bytes : 65536
+            or return 0;
+        $bytes -= $n;
+    }
+    return 1;
+}
+
 # One answer with Content-Length: { status, headers, body }, undef when none
 # came. Further answers stay for the next call.
 sub response {
