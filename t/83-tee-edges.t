@@ -74,9 +74,11 @@ my $large = data(24 * MB);
 my $path = $t->served($large);
 my $small = $t->served(data(1000));
 my $files = $t->files;
-my $half = "half a page\n" x 20_000;
+my $half = "half a page\n" x 200_000;
+# (not so small that nginx would keep it for what follows)
+my $part = $t->served(data(3000));
 write_file("$files/page.html",
-    join qq{<!--#include virtual="/plain$small" -->}, $half, $half, $half);
+    join qq{<!--#include virtual="/plain$part" -->}, $half, $half, $half);
 chmod 0644, "$files/page.html";
 
 # for a filter that puts an answer of its own in the place of another
@@ -134,7 +136,7 @@ http {
         location /add/ {
             s3_tee; s3_tee_on_overrun wait; proxy_max_temp_file_size 0;
             proxy_pass http://127.0.0.1:%%PORT_origin%%/;
-            add_before_body /plain$small; add_after_body /plain$small;
+            add_before_body /plain$part; add_after_body /plain$part;
         }
 $replaced
         fastcgi_param QUERY_STRING \$query_string;
@@ -265,7 +267,7 @@ subtest 'a stream that is cancelled' => sub {
 
 # what is held up by a subrequest goes on after it
 subtest 'subrequests' => sub {
-    my $included = read_file("$files$small");
+    my $included = read_file("$files$part");
     my $page = read_file("$files/page.html");
     my $made = join $included, $half, $half, $half;
     my %is = (ssi => $made, ssiun => $made,
