@@ -106,9 +106,10 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     ngx_http_s3_tee_ended(ctx);
 
-    /* what is below may have something to send, and says so */
+    /* what is below may have something to send, and says so: not least what
+       waited for subrequests */
 
-    if (out == NULL && r->out == NULL && !tee->deaf
+    if (out == NULL && r->out == NULL && r->postponed == NULL && !tee->deaf
         && (in
             || (!(r->buffered & ~(NGX_HTTP_S3_TEE_BUFFERED
                                   |NGX_HTTP_COPY_BUFFERED))

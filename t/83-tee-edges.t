@@ -74,6 +74,12 @@ my $large = data(24 * MB);
 my $path = $t->served($large);
 my $small = $t->served(data(1000));
 my $files = $t->files;
+my $half = "half a page\n" x 200_000;
+# (not so small that nginx would keep it for what follows)
+my $part = $t->served(data(3000));
+write_file("$files/page.html",
+    join qq{<!--#include virtual="/plain$part" -->}, $half, $half, $half);
+chmod 0644, "$files/page.html";
 
 # for a filter that puts an answer of its own in the place of another
 my $image_filter = '/usr/lib/nginx/modules/ngx_http_image_filter_module.so';
@@ -120,6 +126,18 @@ http {
             proxy_ignore_client_abort on; proxy_buffering off;
         }
         location /plain/ { s3_tee; alias $files/; }
+        location /ssi/ {
+            s3_tee; s3_tee_on_overrun wait; ssi on; alias $files/;
+        }
+        location /ssiun/ {
+            s3_tee; s3_tee_on_overrun wait; ssi on; proxy_buffering off;
+            proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+        }
+        location /add/ {
+            s3_tee; s3_tee_on_overrun wait; proxy_max_temp_file_size 0;
+            proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+            add_before_body /plain$part; add_after_body /plain$part;
+        }
 $replaced
         fastcgi_param QUERY_STRING \$query_string;
         fastcgi_param REQUEST_METHOD \$request_method;
@@ -244,6 +262,24 @@ subtest 'a stream that is cancelled' => sub {
         is(logged($n, $id)->{tee}, 'captured', "$l: captured");
         is_deeply([$t->s3->sha256("$l$path")],
             [$large->{sha256}, $large->{size}], "$l: the object");
+    }
+};
+
+# what is held up by a subrequest goes on after it
+subtest 'subrequests' => sub {
+    my $included = read_file("$files$part");
+    my $page = read_file("$files/page.html");
+    my $made = join $included, $half, $half, $half;
+    my %is = (ssi => $made, ssiun => $made,
+        add => $included . $page . $included);
+    for my $l (sort keys %is) {
+        my $id = id($l);
+        my $r = curl($n->url("/$l/page.html?id=$id"), timeout => 10);
+        is(sha256_hex($r->{body}), sha256_hex($is{$l}), "$l: the client's");
+        is(logged($n, $id)->{tee}, 'captured', "$l: captured");
+        is_final($n, $id, 'completed', $l);
+        is_deeply([$t->s3->sha256("$l/page.html")],
+            [sha256_hex($page), length $page], "$l: the object");
     }
 };
 
