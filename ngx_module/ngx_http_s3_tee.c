@@ -842,9 +842,17 @@ ngx_http_s3_tee_impatient(ngx_event_t *ev)
 
     ngx_http_set_log_request(ctx->request->connection->log, ctx->request);
 
-    ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
-                         "the copy was given up: S3 did not keep up, and "
-                         "send_timeout of the client would have passed");
+    if (ctx->tee->ready) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
+                             "the copy was given up: S3 did not keep up, and "
+                             "send_timeout of the client would have passed");
+
+    } else {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_NO_MEMORY,
+                             "the copy was given up: there was no room in "
+                             "s3_memory, and send_timeout of the client would "
+                             "have passed");
+    }
 
     ngx_http_s3_tee_wake(ctx);
 }

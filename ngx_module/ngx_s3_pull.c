@@ -430,9 +430,15 @@ ngx_s3_pull_first(ngx_s3_pull_t *p)
         return NGX_ERROR;
     }
 
+    if (p->transfer->done) {
+        return NGX_ERROR;
+    }
+
     if (p->total != -1
         && ngx_s3_transfer_total(p->transfer, p->total) != NGX_OK)
     {
+        p->result = p->transfer->result;
+        ngx_s3_pull_log(p, NGX_LOG_ERR, "failed", NULL);
         return NGX_ERROR;
     }
 
