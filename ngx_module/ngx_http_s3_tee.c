@@ -149,11 +149,20 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 
     if (tee->live && !tee->whole && ctx->request->upstream->cleanup == NULL) {
 
-        /* the upstream has failed, and its client is to have what there is */
+        /* An upstream that has failed sends a flush in the place of the last
+           buffer, and its client is to have what there is. One that came to
+           its end may be over, too, while the copy filter still has some of
+           its body. */
 
-        for (cl = in; cl && !cl->buf->last_buf; cl = cl->next) { /* void */ }
+        for (cl = in; cl; cl = cl->next) {
+            if (ngx_buf_special(cl->buf) && cl->buf->flush
+                && !cl->buf->last_buf)
+            {
+                break;
+            }
+        }
 
-        if (cl == NULL) {
+        if (cl) {
             ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
                                  "the response did not come whole");
             return;
