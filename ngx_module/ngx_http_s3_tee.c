@@ -10,55 +10,52 @@
  */
 
 #include "ngx_http_s3_spec.h"
-#include "ngx_s3_kept.h"
 
 
 /* r->buffered has four bits: ssi, sub, copy have the others, and this one is
    image_filter's too */
 #define NGX_HTTP_S3_TEE_BUFFERED  0x08
 
+#define NGX_HTTP_S3_TEE_TURN      (1024 * 1024)     /* bytes of one wake-up */
+
 
 static ngx_int_t ngx_http_s3_tee_header_filter(ngx_http_request_t *r);
 static ngx_http_s3_ctx_t *ngx_http_s3_tee_ctx(ngx_http_request_t *r);
+static void ngx_http_s3_tee_replaced(ngx_http_s3_ctx_t *ctx);
 static ngx_int_t ngx_http_s3_tee_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
-#if (NGX_HTTP_V2)
-static void ngx_http_s3_tee_reading(ngx_http_request_t *r);
-#endif
 static ngx_int_t ngx_http_s3_tee_create(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
-static ngx_int_t ngx_http_s3_tee_fields(ngx_http_request_t *r,
-    ngx_array_t *headers);
-static ngx_int_t ngx_http_s3_tee_own_fields(ngx_http_request_t *r,
-    ngx_array_t *headers, ngx_uint_t fixed);
 static void ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx,
     s3_tee_reason_e reason);
 
 static ngx_int_t ngx_http_s3_tee_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static void ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in);
-static void ngx_http_s3_tee_take(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in);
+static ngx_int_t ngx_http_s3_tee_copy(ngx_http_s3_ctx_t *ctx, ngx_buf_t *buf);
 static ngx_int_t ngx_http_s3_tee_feed(ngx_http_s3_ctx_t *ctx, ngx_buf_t *b);
 static ngx_int_t ngx_http_s3_tee_hold(ngx_http_s3_ctx_t *ctx,
     ngx_chain_t *in);
 static ngx_chain_t *ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_tee_patient(ngx_http_s3_ctx_t *ctx);
+static void ngx_http_s3_tee_suspend(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx,
     ngx_chain_t *out);
-static ngx_int_t ngx_http_s3_tee_remember(ngx_http_s3_ctx_t *ctx,
-    ngx_chain_t *out);
-static void ngx_http_s3_tee_swallow(ngx_chain_t *cl);
 static void ngx_http_s3_tee_ended(ngx_http_s3_ctx_t *ctx);
+static void ngx_http_s3_tee_captured(ngx_http_s3_ctx_t *ctx);
 
 static void ngx_http_s3_tee_event(void *data, ngx_s3_transfer_event_e event);
 static void ngx_http_s3_tee_done(ngx_http_s3_ctx_t *ctx);
+static ngx_uint_t ngx_http_s3_tee_over(ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_tee_impatient(ngx_event_t *ev);
+static void ngx_http_s3_tee_next_turn(ngx_event_t *ev);
 static void ngx_http_s3_tee_wake(ngx_http_s3_ctx_t *ctx);
 static void ngx_http_s3_tee_drop(ngx_http_s3_ctx_t *ctx,
     s3_tee_reason_e reason, const char *message);
 static void ngx_http_s3_tee_leave(ngx_http_s3_ctx_t *ctx, ngx_uint_t failed,
     const char *message);
 static void ngx_http_s3_tee_cleanup(void *data);
+static ngx_uint_t ngx_http_s3_tee_outlives(ngx_http_s3_ctx_t *ctx);
 static ngx_s3_counters_t *ngx_http_s3_tee_counters(ngx_http_request_t *r);
 
 
@@ -99,6 +96,11 @@ ngx_http_s3_tee_header_filter(ngx_http_request_t *r)
 
         /* the client need not suffer from it */
 
+        return ngx_http_next_header_filter(r);
+    }
+
+    if (ctx->tee->state != NGX_HTTP_S3_TEE_NONE) {
+        ngx_http_s3_tee_replaced(ctx);
         return ngx_http_next_header_filter(r);
     }
 
@@ -155,6 +157,35 @@ ngx_http_s3_tee_ctx(ngx_http_request_t *r)
 }
 
 
+/* A filter below has made an answer of its own of the one that was judged, and
+   sends that through all filters. */
+
+static void
+ngx_http_s3_tee_replaced(ngx_http_s3_ctx_t *ctx)
+{
+    ngx_http_s3_tee_t  *tee;
+
+    tee = ctx->tee;
+
+    ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
+                         "another answer takes the place of the response");
+
+    tee->goes_on = 0;
+
+    ngx_http_s3_tee_swallow(tee->held);
+
+    tee->held = NULL;
+    tee->last_held = &tee->held;
+    tee->pos = NULL;
+
+    ctx->request->buffered &= ~NGX_HTTP_S3_TEE_BUFFERED;
+
+    if (tee->patience.timer_set) {
+        ngx_del_timer(&tee->patience);
+    }
+}
+
+
 /* NGX_OK: it is captured; NGX_ABORT: it is not, as was noted; NGX_ERROR: no
    memory */
 
@@ -165,13 +196,13 @@ ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ngx_int_t                  rc;
     ngx_http_cleanup_t        *cln;
     ngx_http_s3_tee_t         *tee;
-    ngx_http_upstream_conf_t  *ucf;
+    ngx_http_upstream_t       *u;
 
     tee = ctx->tee;
 
-    if (ctx->transfer || tee->state != NGX_HTTP_S3_TEE_NONE) {
+    if (ctx->transfer) {
 
-        /* it is being uploaded, or was judged with its first head */
+        /* it is being uploaded */
 
         return NGX_ABORT;
     }
@@ -195,23 +226,19 @@ ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     tee->patience.data = ctx;
     tee->patience.log = r->connection->log;
 
+    tee->turn.handler = ngx_http_s3_tee_next_turn;
+    tee->turn.data = ctx;
+    tee->turn.log = r->connection->log;
+
     /* nginx would end the request at once but for this; an answer of its cache
        or of a file is not worth to be read to its end in one go */
 
-    ucf = (r->upstream && !r->cached) ? r->upstream->conf : NULL;
+    u = r->upstream;
+    tee->live = (u && u->cleanup && !r->cached);
 
-    tee->goes_on = (ucf && ucf->ignore_client_abort
-                    && conf->tee.client_abort == NGX_HTTP_S3_TEE_CONTINUE);
-
-#if (NGX_HTTP_V2)
-
-    if (tee->goes_on && r->stream
-        && r->read_event_handler == ngx_http_block_reading)
-    {
-        r->read_event_handler = ngx_http_s3_tee_reading;
-    }
-
-#endif
+    tee->goes_on = (tee->live && u->conf->ignore_client_abort
+                    && conf->tee.client_abort == NGX_HTTP_S3_TEE_CONTINUE
+                    && ngx_http_s3_tee_watch(r) == NGX_OK);
 
     rc = ngx_http_s3_tee_create(r, conf, ctx);
     if (rc != NGX_OK) {
@@ -233,30 +260,6 @@ ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 
     return NGX_OK;
 }
-
-
-#if (NGX_HTTP_V2)
-
-/* Of a stream that is gone HTTP/2 tells with a read event alone, while the
-   upstream waits until what was sent can be written. */
-
-static void
-ngx_http_s3_tee_reading(ngx_http_request_t *r)
-{
-    ngx_event_t  *wev;
-
-    ngx_http_block_reading(r);
-
-    if (r->connection->error) {
-        wev = r->connection->write;
-        wev->active = 0;
-        wev->ready = 1;
-
-        ngx_post_event(wev, &ngx_posted_events);
-    }
-}
-
-#endif
 
 
 static ngx_int_t
@@ -301,98 +304,6 @@ ngx_http_s3_tee_create(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 }
 
 
-/* what the origin says of the representation; the configuration comes first */
-
-static ngx_int_t
-ngx_http_s3_tee_fields(ngx_http_request_t *r, ngx_array_t *headers)
-{
-    ngx_uint_t        i, fixed;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    fixed = headers->nelts;
-
-    part = &r->headers_out.headers.part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                break;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].hash
-            && ngx_s3_keep(r->pool, headers, fixed, ngx_s3_to_str(h[i].key),
-                           ngx_s3_to_str(h[i].value))
-               != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return ngx_http_s3_tee_own_fields(r, headers, fixed);
-}
-
-
-/* those that nginx does not keep in its list */
-
-static ngx_int_t
-ngx_http_s3_tee_own_fields(ngx_http_request_t *r, ngx_array_t *headers,
-    ngx_uint_t fixed)
-{
-    u_char     *p;
-    ngx_str_t   type, charset, modified;
-
-    type = r->headers_out.content_type;
-    charset = r->headers_out.charset;
-
-    if (type.len && charset.len
-        && r->headers_out.content_type_len == type.len)
-    {
-        p = ngx_pnalloc(r->pool, type.len + sizeof("; charset=")
-                                 + charset.len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        type.len = ngx_sprintf(p, "%V; charset=%V", &type, &charset) - p;
-        type.data = p;
-    }
-
-    ngx_str_null(&modified);
-
-    if (r->headers_out.last_modified_time != -1) {
-        modified.data = ngx_pnalloc(r->pool,
-                                    sizeof("Mon, 28 Sep 1970 06:00:00 GMT"));
-        if (modified.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        modified.len = ngx_http_time(modified.data,
-                                     r->headers_out.last_modified_time)
-                       - modified.data;
-    }
-
-    if (ngx_s3_keep(r->pool, headers, fixed, s3_str("content-type"),
-                    ngx_s3_to_str(type))
-           != NGX_OK
-        || ngx_s3_keep(r->pool, headers, fixed, s3_str("last-modified"),
-                       ngx_s3_to_str(modified))
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
 /* once: where a filter turns the answer into an error, that is judged, too */
 
 static void
@@ -413,32 +324,26 @@ ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason)
 static ngx_int_t
 ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    ngx_int_t                rc;
-    ngx_chain_t             *cl, *out;
-    ngx_http_s3_ctx_t       *ctx;
-    ngx_http_s3_tee_t       *tee;
-    ngx_http_s3_loc_conf_t  *conf;
+    ngx_int_t           rc;
+    ngx_chain_t        *cl, *out;
+    ngx_http_s3_ctx_t  *ctx;
+    ngx_http_s3_tee_t  *tee;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
     tee = ctx ? ctx->tee : NULL;
 
     if (tee == NULL
         || (tee->state != NGX_HTTP_S3_TEE_CAPTURING && tee->held == NULL
-            && tee->passed == NULL && !tee->deaf))
+            && tee->passed == NULL && !tee->deaf && !tee->broken))
     {
         return ngx_http_next_body_filter(r, in);
     }
 
-    conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
+    if (tee->broken) {
+        return NGX_ERROR;
+    }
 
     ngx_http_s3_tee_arrived(ctx, in);
-
-    if (conf->tee.on_overrun == NGX_HTTP_S3_TEE_DROP) {
-        ngx_http_s3_tee_take(ctx, in);
-        ngx_http_s3_tee_ended(ctx);
-
-        return ngx_http_s3_tee_pass(ctx, in);
-    }
 
     if (ngx_http_s3_tee_hold(ctx, in) != NGX_OK) {
         return NGX_ERROR;
@@ -450,9 +355,10 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     /* what is below may have something to send, and says so */
 
-    if (out == NULL && r->out == NULL
+    if (out == NULL && r->out == NULL && !tee->deaf
         && (in
-            || (!(r->buffered & ~NGX_HTTP_S3_TEE_BUFFERED)
+            || (!(r->buffered & ~(NGX_HTTP_S3_TEE_BUFFERED
+                                  |NGX_HTTP_COPY_BUFFERED))
                 && !r->connection->buffered)))
     {
         return tee->held ? NGX_AGAIN : NGX_OK;
@@ -477,6 +383,7 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 static void
 ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 {
+    ngx_chain_t             *cl;
     ngx_http_s3_tee_t       *tee;
     ngx_http_s3_loc_conf_t  *conf;
 
@@ -484,6 +391,19 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 
     if (tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
         return;
+    }
+
+    if (tee->live && !tee->whole && ctx->request->upstream->cleanup == NULL) {
+
+        /* the upstream has failed, and its client is to have what there is */
+
+        for (cl = in; cl && !cl->buf->last_buf; cl = cl->next) { /* void */ }
+
+        if (cl == NULL) {
+            ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
+                                 "the response did not come whole");
+            return;
+        }
     }
 
     for ( /* void */ ; in; in = in->next) {
@@ -497,6 +417,14 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 
     conf = ngx_http_get_module_loc_conf(ctx->request,
                                         ngx_http_s3_transfer_module);
+
+    if (tee->whole && tee->live && tee->length == -1
+        && ngx_http_s3_tee_cut_off(ctx->request))
+    {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
+                             "FastCGI did not end the response");
+        return;
+    }
 
     if (tee->length != -1
         && (tee->count > tee->length
@@ -517,34 +445,44 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 }
 
 
-/* all of it at once, or the copy is given up */
+/* what is left of the held buffer; NGX_AGAIN: not all of it, and the client is
+   to wait */
 
-static void
-ngx_http_s3_tee_take(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
+static ngx_int_t
+ngx_http_s3_tee_copy(ngx_http_s3_ctx_t *ctx, ngx_buf_t *buf)
 {
-    ngx_int_t   rc;
-    ngx_buf_t   b;
+    u_char                  *pos;
+    ngx_int_t                rc;
+    ngx_buf_t                b;
+    ngx_http_s3_tee_t       *tee;
+    ngx_http_s3_loc_conf_t  *conf;
 
-    for ( /* void */ ; in; in = in->next) {
+    tee = ctx->tee;
 
-        if (ctx->tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
-            return;
-        }
+    b = *buf;
 
-        b = *in->buf;
-
-        rc = ngx_http_s3_tee_feed(ctx, &b);
-
-        if (rc == NGX_AGAIN) {
-            ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
-                                 "the copy was given up: S3 did not keep up "
-                                 "with the response");
-        }
-
-        if (rc != NGX_OK) {
-            return;
-        }
+    if (tee->pos) {
+        b.pos = tee->pos;
     }
+
+    pos = b.pos;
+
+    rc = ngx_http_s3_tee_feed(ctx, &b);
+
+    tee->pos = b.pos;
+    tee->taken += b.pos - pos;
+
+    conf = ngx_http_get_module_loc_conf(ctx->request,
+                                        ngx_http_s3_transfer_module);
+
+    if (rc == NGX_AGAIN && conf->tee.on_overrun == NGX_HTTP_S3_TEE_DROP) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
+                             "the copy was given up: S3 did not keep up with "
+                             "the response");
+        return NGX_ERROR;
+    }
+
+    return rc;
 }
 
 
@@ -572,6 +510,10 @@ ngx_http_s3_tee_feed(ngx_http_s3_ctx_t *ctx, ngx_buf_t *b)
 
     if (b->pos == b->last) {
         return NGX_OK;
+    }
+
+    if (ctx->transfer->done) {
+        return NGX_ERROR;
     }
 
     if (!ctx->tee->ready) {
@@ -611,14 +553,16 @@ ngx_http_s3_tee_hold(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 }
 
 
-/* the buffers that are copied, or need not be: only whole ones, as a buffer
-   has one reader's place */
+/*
+ * The buffers that are copied, or need not be: only whole ones, as a buffer has
+ * one reader's place. While an origin sends and a client takes as fast as we,
+ * nginx goes on with them for as long as that lasts, and S3's connections, which
+ * have one turn in an iteration of the event loop, would not keep up.
+ */
 
 static ngx_chain_t *
 ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
 {
-    ngx_int_t            rc;
-    ngx_buf_t            b;
     ngx_chain_t         *cl, *out, **last;
     ngx_http_s3_tee_t   *tee;
     ngx_http_request_t  *r;
@@ -635,17 +579,14 @@ ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
 
         if (tee->state == NGX_HTTP_S3_TEE_CAPTURING) {
 
-            b = *cl->buf;
-
-            if (tee->pos) {
-                b.pos = tee->pos;
+            if (tee->taken >= NGX_HTTP_S3_TEE_TURN
+                && ngx_buf_size(cl->buf) > 0)
+            {
+                ngx_post_event(&tee->turn, &ngx_posted_next_events);
+                break;
             }
 
-            rc = ngx_http_s3_tee_feed(ctx, &b);
-
-            tee->pos = b.pos;
-
-            if (rc == NGX_AGAIN) {
+            if (ngx_http_s3_tee_copy(ctx, cl->buf) == NGX_AGAIN) {
                 break;
             }
         }
@@ -670,9 +611,17 @@ ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
     } else {
         r->buffered |= NGX_HTTP_S3_TEE_BUFFERED;
 
-        if (out || !tee->patience.timer_set) {
+        if (tee->turn.posted) {
+
+            if (tee->patience.timer_set) {
+                ngx_del_timer(&tee->patience);
+            }
+
+        } else if (!tee->deaf && (out || !tee->patience.timer_set)) {
             ngx_http_s3_tee_patient(ctx);
         }
+
+        ngx_http_s3_tee_suspend(r);
     }
 
     return out;
@@ -694,7 +643,7 @@ ngx_http_s3_tee_patient(ngx_http_s3_ctx_t *ctx)
     limit = clcf->send_timeout;
     wev = ctx->request->connection->write;
 
-    if (wev->timer_set) {
+    if (wev->timer_set && !wev->delayed) {
         left = (ngx_msec_int_t) (wev->timer.key - ngx_current_msec);
         limit = ngx_min(limit, left);
     }
@@ -703,11 +652,36 @@ ngx_http_s3_tee_patient(ngx_http_s3_ctx_t *ctx)
 }
 
 
+/* Nor is the upstream to blame for what is not read. Where all its buffers are
+   held here, nginx leaves the timer of the last read running; whoever reads
+   again sets it. */
+
+static void
+ngx_http_s3_tee_suspend(ngx_http_request_t *r)
+{
+    ngx_event_t          *rev;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u == NULL || u->peer.connection == NULL) {
+        return;
+    }
+
+    rev = u->peer.connection->read;
+
+    /* a delay of proxy_limit_rate has to end */
+
+    if (rev->timer_set && !rev->delayed) {
+        ngx_del_timer(rev);
+    }
+}
+
+
 static ngx_int_t
 ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
 {
     ngx_int_t            rc;
-    ngx_chain_t         *cl, **ll;
     ngx_http_s3_tee_t   *tee;
     ngx_http_request_t  *r;
 
@@ -724,10 +698,14 @@ ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
         }
 
         ngx_http_s3_tee_swallow(out);
+        ngx_http_s3_tee_settle(r, tee);
+
         return tee->held ? NGX_AGAIN : NGX_OK;
     }
 
-    if (tee->goes_on && ngx_http_s3_tee_remember(ctx, out) != NGX_OK) {
+    if (tee->goes_on && tee->state == NGX_HTTP_S3_TEE_CAPTURING
+        && ngx_http_s3_tee_remember(r, tee, out) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -741,21 +719,15 @@ ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
                       "nevertheless");
 
         tee->deaf = 1;
-        ngx_http_s3_tee_swallow(tee->passed);
+        r->connection->error = 1;
         rc = NGX_OK;
-    }
 
-    for (ll = &tee->passed; *ll; /* void */) {
-        cl = *ll;
-
-        if (ngx_buf_size(cl->buf)) {
-            ll = &cl->next;
-            continue;
+        if (tee->patience.timer_set) {
+            ngx_del_timer(&tee->patience);
         }
-
-        *ll = cl->next;
-        ngx_free_chain(r->pool, cl);
     }
+
+    ngx_http_s3_tee_settle(r, tee);
 
     if (rc == NGX_ERROR) {
         ngx_http_s3_tee_drop(ctx, S3_TEE_CLIENT,
@@ -763,45 +735,6 @@ ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
     }
 
     return (rc == NGX_OK && tee->held) ? NGX_AGAIN : rc;
-}
-
-
-/* Filters and connections below keep what they could not send; the upstream
-   waits for it, and when nobody sends it any more it has to be said that it is
-   gone. */
-
-static ngx_int_t
-ngx_http_s3_tee_remember(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
-{
-    ngx_chain_t  *cl;
-
-    for ( /* void */ ; out; out = out->next) {
-
-        if (ngx_buf_size(out->buf) == 0) {
-            continue;
-        }
-
-        cl = ngx_alloc_chain_link(ctx->request->pool);
-        if (cl == NULL) {
-            return NGX_ERROR;
-        }
-
-        cl->buf = out->buf;
-        cl->next = ctx->tee->passed;
-        ctx->tee->passed = cl;
-    }
-
-    return NGX_OK;
-}
-
-
-static void
-ngx_http_s3_tee_swallow(ngx_chain_t *cl)
-{
-    for ( /* void */ ; cl; cl = cl->next) {
-        cl->buf->pos = cl->buf->last;
-        cl->buf->file_pos = cl->buf->file_last;
-    }
 }
 
 
@@ -825,12 +758,19 @@ ngx_http_s3_tee_ended(ngx_http_s3_ctx_t *ctx)
         return;
     }
 
-    tee->state = NGX_HTTP_S3_TEE_CAPTURED;
+    ngx_http_s3_tee_captured(ctx);
+
+    ngx_s3_transfer_finish(ctx->transfer);
+}
+
+
+static void
+ngx_http_s3_tee_captured(ngx_http_s3_ctx_t *ctx)
+{
+    ctx->tee->state = NGX_HTTP_S3_TEE_CAPTURED;
 
     (void) ngx_atomic_fetch_add(&ngx_http_s3_tee_counters(ctx->request)
                                      ->tee_captured, 1);
-
-    ngx_s3_transfer_finish(ctx->transfer);
 }
 
 
@@ -873,6 +813,28 @@ ngx_http_s3_tee_done(ngx_http_s3_ctx_t *ctx)
 }
 
 
+/* whether the transfer has ended, though its event is yet to come: then it is
+   told here */
+
+static ngx_uint_t
+ngx_http_s3_tee_over(ngx_http_s3_ctx_t *ctx)
+{
+    ngx_s3_transfer_t  *t;
+
+    t = ctx->transfer;
+
+    if (t == NULL || !t->done) {
+        return 0;
+    }
+
+    ngx_http_s3_tee_done(ctx);
+
+    ngx_s3_transfer_abort(t, 0, "");
+
+    return 1;
+}
+
+
 static void
 ngx_http_s3_tee_impatient(ngx_event_t *ev)
 {
@@ -880,9 +842,30 @@ ngx_http_s3_tee_impatient(ngx_event_t *ev)
 
     ngx_http_set_log_request(ctx->request->connection->log, ctx->request);
 
-    ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
-                         "the copy was given up: S3 did not keep up, and "
-                         "send_timeout of the client would have passed");
+    if (ctx->tee->ready) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
+                             "the copy was given up: S3 did not keep up, and "
+                             "send_timeout of the client would have passed");
+
+    } else {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_NO_MEMORY,
+                             "the copy was given up: there was no room in "
+                             "s3_memory, and send_timeout of the client would "
+                             "have passed");
+    }
+
+    ngx_http_s3_tee_wake(ctx);
+}
+
+
+static void
+ngx_http_s3_tee_next_turn(ngx_event_t *ev)
+{
+    ngx_http_s3_ctx_t *ctx = ev->data;
+
+    ngx_http_set_log_request(ctx->request->connection->log, ctx->request);
+
+    ctx->tee->taken = 0;
 
     ngx_http_s3_tee_wake(ctx);
 }
@@ -907,6 +890,7 @@ ngx_http_s3_tee_wake(ngx_http_s3_ctx_t *ctx)
 
     if (ngx_http_s3_tee_body_filter(r, NULL) == NGX_ERROR) {
         c->error = 1;
+        ctx->tee->broken = 1;
     }
 
     ngx_post_event(c->write, &ngx_posted_events);
@@ -919,7 +903,9 @@ ngx_http_s3_tee_drop(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason,
 {
     ngx_uint_t  level;
 
-    if (ctx->tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
+    if (ctx->tee->state != NGX_HTTP_S3_TEE_CAPTURING
+        || ngx_http_s3_tee_over(ctx))
+    {
         return;
     }
 
@@ -972,6 +958,14 @@ ngx_http_s3_tee_cleanup(void *data)
         ngx_del_timer(&tee->patience);
     }
 
+    if (tee->turn.posted) {
+        ngx_delete_posted_event(&tee->turn);
+    }
+
+    if (ngx_http_s3_tee_over(ctx) || ngx_http_s3_tee_outlives(ctx)) {
+        return;
+    }
+
     if (c->close) {
         ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED, NGX_S3_LEAVING);
 
@@ -985,6 +979,38 @@ ngx_http_s3_tee_cleanup(void *data)
     }
 
     ngx_http_s3_tee_leave(ctx, 0, "the request was ended by nginx");
+}
+
+
+/* whether all of the body came, and goes on to S3 without the request */
+
+static ngx_uint_t
+ngx_http_s3_tee_outlives(ngx_http_s3_ctx_t *ctx)
+{
+    ngx_s3_transfer_t       *t;
+    ngx_http_s3_tee_t       *tee;
+    ngx_http_s3_loc_conf_t  *conf;
+
+    tee = ctx->tee;
+    t = ctx->transfer;
+    conf = ngx_http_get_module_loc_conf(ctx->request,
+                                        ngx_http_s3_transfer_module);
+
+    if (tee->state != NGX_HTTP_S3_TEE_CAPTURING || !tee->whole
+        || conf->tee.client_abort == NGX_HTTP_S3_TEE_ABORT
+        || ngx_http_s3_tee_tail(tee, t) != NGX_OK)
+    {
+        return 0;
+    }
+
+    ngx_http_s3_tee_captured(ctx);
+
+    ctx->transfer = NULL;
+
+    *ctx->record = t->progress.record;
+    ctx->recorded = 1;
+
+    return 1;
 }
 
 

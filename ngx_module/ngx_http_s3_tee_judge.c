@@ -26,6 +26,8 @@ static ngx_uint_t ngx_http_s3_tee_cache_control(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_s3_tee_private(ngx_str_t *value);
 static ngx_uint_t ngx_http_s3_tee_close_delimited(ngx_http_request_t *r,
     ngx_http_s3_tee_conf_t *conf);
+static ngx_uint_t ngx_http_s3_tee_protocol(ngx_http_upstream_t *u,
+    const char *name);
 static ngx_uint_t ngx_http_s3_tee_size(ngx_http_request_t *r,
     ngx_http_s3_tee_conf_t *conf);
 static ngx_table_elt_t *ngx_http_s3_tee_header(ngx_http_request_t *r,
@@ -242,14 +244,14 @@ ngx_http_s3_tee_private(ngx_str_t *value)
 }
 
 
-/* An answer that ends with its connection looks whole wherever it is cut. Of
-   what FastCGI and gRPC end, nginx knows the end. */
+/* An answer that ends with its connection looks whole wherever it is cut. gRPC
+   has an end of its own, which nginx insists on; so has FastCGI, see
+   ngx_http_s3_tee_cut_off(), but nothing tells it in an answer of the cache. */
 
 static ngx_uint_t
 ngx_http_s3_tee_close_delimited(ngx_http_request_t *r,
     ngx_http_s3_tee_conf_t *conf)
 {
-    ngx_str_t            *module;
     ngx_http_upstream_t  *u;
 
     u = r->upstream;
@@ -262,10 +264,38 @@ ngx_http_s3_tee_close_delimited(ngx_http_request_t *r,
         return 0;
     }
 
+    return r->cached || !(ngx_http_s3_tee_protocol(u, "fastcgi")
+                          || ngx_http_s3_tee_protocol(u, "grpc"));
+}
+
+
+static ngx_uint_t
+ngx_http_s3_tee_protocol(ngx_http_upstream_t *u, const char *name)
+{
+    ngx_str_t  *module;
+
     module = &u->conf->module;
 
-    return !(module->len == 7 && ngx_strncmp(module->data, "fastcgi", 7) == 0)
-           && !(module->len == 4 && ngx_strncmp(module->data, "grpc", 4) == 0);
+    return module->len == ngx_strlen(name)
+           && ngx_strncmp(module->data, name, module->len) == 0;
+}
+
+
+/* nginx takes the end of a FastCGI connection for the end of its response,
+   unless it was told a length or fastcgi_keep_conn is on */
+
+ngx_uint_t
+ngx_http_s3_tee_cut_off(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (!ngx_http_s3_tee_protocol(u, "fastcgi")) {
+        return 0;
+    }
+
+    return u->buffering ? !u->pipe->upstream_done : u->length != 0;
 }
 
 

@@ -26,7 +26,7 @@ my $held = sub {
     wait_for { -e $go } 30, 0.05;
     return {};
 };
-my $fake = $t->fake(on => { complete => $held });
+my $fake = $t->fake(on => { complete => $held, put => { delay => 1 } });
 my $shy = $t->fake(on => { head => { delay => 60 } });
 
 my $conf = <<'EOC';
@@ -144,8 +144,13 @@ subtest "$_ worker" => sub {
         'counted');
     is(scalar(lines($n, qr/transfer is aborted.*transfer: $id/)), 1, 'a line');
 
-    $r = curl($n->url("/upload/again?id=$id"), body => 'x');
-    is($r->{status}, 201, 'the id may be used again') or diag $r->{body};
+    # the slot may be the same: what was asked was not asked of this one
+    $u = half($t, $n, '/upload/', $id, $owner);
+    my $else = half($t, $n, '/upload/', new_id, $owner);
+    ok(stored($n, $u, $else), 'the id is used again');
+    is(cancel($else->{id}, over => $over)->{status}, 202, 'another is asked');
+    is(($else->{c}->response(5) || {})->{status}, 409, 'and ends');
+    finish($s3, $u, 'the next attempt');
 } for 'the same', 'another';
 
 
@@ -320,6 +325,21 @@ subtest 'too late' => sub {
 subtest 'the last byte at the same time' => sub {
     my ($owner, $other) = $n->workers;
     my $over = on_worker($t, $n, $other);
+
+    # asked before it, seen after it, while S3 stores the object
+    my $late = new_id;
+    my $c = on_worker($t, $n, $owner);
+    $c->send("PUT /fake/late?id=$late HTTP/1.1\r\nHost: a\r\n"
+        . "Content-Length: 10\r\n\r\n123456789");
+    wait_for { (status($n, $late)->{bytesTransferred} || 0) == 9 };
+    kill 'STOP', $owner;
+    is(cancel($late, over => $over)->{status}, 202, 'accepted');
+    $c->send('0');
+    kill 'CONT', $owner;
+    is(($c->response(10) || {})->{status}, 201, 'a body that is whole is '
+        . 'stored');
+    is(state_of($n, $late), 'completed', 'completed');
+
     my %seen;
     for (1 .. 12) {
         my $id = new_id;

@@ -46,8 +46,10 @@ subtest 'nginx -t' => sub {
     ($samples{'readme.conf'}) = grep { /^http \{/m } @blocks;
     ok($samples{'readme.conf'}, "the README's");
 
-    # (the log's directory is Debian's)
+    # (the log's directory is Debian's; a name has to be found)
     s{/var/log/nginx/}{logs/}g for values %samples;
+    s{proxy_pass\s+https?://\K[\w.]*example\.com}{127.0.0.1}g
+        for values %samples;
 
     for my $name (sort keys %samples) {
         write_file("$dir/conf/$name", $samples{$name});
@@ -257,6 +259,62 @@ subtest 'tls' => sub {
     $n->quit;
 };
 
+subtest 'pull' => sub {
+    my $d = data(1);
+    my $origin = $t->nginx(<<"EOF", module => 0);
+%%MAIN%%
+http {
+    %%HTTP%%
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location = /pull/a {
+            if (\$http_authorization != "Bearer replace-me") { return 403; }
+            alias $d->{path};
+        }
+        location = /presigned { alias $d->{path}; }
+        location = /import {
+            add_header X-Accel-Redirect /import-now/reports/42.pdf;
+            add_header X-Origin-Url http://127.0.0.1:%%PORT%%/presigned?a=b;
+            return 200;
+        }
+        location = /import-other {
+            add_header X-Accel-Redirect /import-now/reports/43.pdf;
+            add_header X-Origin-Url http://localhost:%%PORT%%/presigned?a=b;
+            return 200;
+        }
+    }
+}
+EOF
+    my $port = $origin->port;
+    my $n = run('pull', %here, archive => '%%BUCKET%%',
+        'https://origin.example.com' => "http://127.0.0.1:$port",
+        'https://partner-files\.s3\.eu-west-1\.amazonaws\.com'
+            => "http://127\\.0\\.0\\.1:$port",
+        '127.0.0.1:9000' => "127.0.0.1:$port",
+        's3_ingest_max 20;' => 's3_ingest_max 20; s3_ingest_allow 127.0.0.1;',
+        'location = /import {' => 'location /import {',
+        'listen 127.0.0.1:8080' => 'listen 127.0.0.1:%%PORT%%');
+    my $pulled = sub {
+        my ($path, $key) = @_;
+        my $r = curl($n->url($path), method => 'POST');
+        is($r->{status}, 202, "$path: accepted") or diag explain $r;
+        my $url = $n->url($r->{headers}{location});
+        ok((wait_for { curl($url)->{json}{state} eq 'completed' }),
+            'its record');
+        is_deeply([$s3->sha256($key)], [$d->{sha256}, 1], 'what S3 holds');
+        return $url;
+    };
+    $pulled->('/pull/a', 'pull/a');
+    my $url = $pulled->('/import', 'import-now/reports/42.pdf');
+    is(curl($n->url('/import-other'), method => 'POST')->{status}, 403,
+        'an origin that is not in the map');
+    is(curl($url, method => 'DELETE')->{status}, 409, 'what is over stays');
+    $s3->put('copy/a', 'abc');
+    is(curl($n->url('/copy/a'), method => 'POST')->{status}, 201,
+        'an object of a bucket');
+    $n->quit;
+};
+
 
 # The directives that there are, with their contexts.
 my $source = read_file('ngx_module/ngx_http_s3_transfer_module.c');
@@ -294,7 +352,7 @@ subtest "the README's directives" => sub {
 
     # words that are no directive would be misspelt, or of another time
     my %known = map { $_, 1 } keys %contexts, 's3_progress_',
-        's3_transfer_', qw/ s3_requests_total s3_retries_total
+        's3_transfer_', 's3_ssl_', qw/ s3_requests_total s3_retries_total
         s3_errors_total /,
         read_file('ngx_module/ngx_http_s3_variables.c') =~
         /ngx_string\("(s3_\w+)"\)/g;
@@ -319,6 +377,9 @@ subtest 'defaults and contexts' => sub {
         s3_object_header => 'x-amz-acl private', s3_metadata => 'a b',
         s3_checksum => 'off', s3_transfer_id => '$request_id',
         s3_owner => '$remote_user', s3_window => '80m',
+        s3_ingest_header => 'a b', s3_ingest_allow => '10.0.0.0/8',
+        s3_tee_ignore_headers => 'Set-Cookie', s3_tee_max_size => '0',
+        s3_tee_if => '1',
         s3_progress_dynamodb_credentials => 'static a b',
         s3_ssl_trusted_certificate => '%%CA%%', s3_ssl_name => 'localhost',
         s3_ssl_conf_command => 'Options PrioritizeChaCha',
@@ -327,7 +388,8 @@ subtest 'defaults and contexts' => sub {
     my %defaults = $readme =~
         /^\| `(s3_\w+)[^`]*;` \| (.*?) \| (?:http[^|]*|[^|]*?) ?\|$/mg;
     my %line = map { $_ => "$_ " . (defined $values{$_} ? $values{$_}
-        : $defaults{$_}) . ';' } grep { !/upload|status/ } keys %contexts;
+        : $defaults{$_}) . ';' } grep { !/^s3_(upload|status|ingest)$/ }
+        keys %contexts;
     my $n = $t->nginx('', start => 0, env => { HOME => '/nowhere' });
     my $conf = sub {
         my %in = @_;

@@ -61,15 +61,16 @@ my %source = (
     'php-unbuffered' => "fastcgi_buffering off; $php",
     static => "alias $files/; sendfile on;",
     'static-read' => "alias $files/; sendfile off;",
+    'static-threads' => "alias $files/; sendfile on; aio threads;",
+    'static-direct' => "alias $files/; directio 4k; output_buffers 1 64k;",
+    'static-gzip' => "alias $files/; gzip_static always;",
     cached => "$keep proxy_cache cache; proxy_cache_valid 10m;"
         . ' proxy_cache_key $uri; proxy_pass http://plain/;',
     'cached-sendfile' => "$keep proxy_cache cache; proxy_cache_valid 10m;"
         . ' proxy_cache_key $uri; sendfile on; proxy_pass http://plain/;',
+    'cached-threads' => "$keep proxy_cache cache; proxy_cache_valid 10m;"
+        . ' proxy_cache_key $uri; aio threads; proxy_pass http://plain/;',
 );
-
-# of these nobody knows the length before the end
-my %unknown = map { $_ => 1 } qw/ chunked chunked-unbuffered php
-    php-unbuffered /;
 
 my $locations = join "\n", map {
     my $name = $_;
@@ -170,6 +171,8 @@ http {
             proxy_pass %%NODE_URL%%/;
             s3_tee $arg_key;
         }
+        location = /returned { return 200 returned; s3_tee $arg_key; }
+        location /listed/ { autoindex on; alias %%FILES%%/; s3_tee $arg_key; }
         location /send/ { proxy_pass %%NODE_URL%%/; }
         location /internal/ {
             internal;
@@ -216,7 +219,9 @@ my $gb_client = start("/large/http$gb_path", id => id('one GiB'));
 for my $size (0, 1, PART - 1, PART, PART + 1) {
     my $d = data($size);
     my $path = $t->served($d);
-    my (%started, %bare);
+    # (nobody looks whether it is one)
+    $t->served($d, substr "$path.gz", 1);
+    my %started;
     for my $name (sort keys %source) {
         $started{$name} = start("/tee/$name$path", id => id("$name $size"));
         # the second of a cache is a hit
@@ -234,6 +239,9 @@ for my $size (0, 1, PART - 1, PART, PART + 1) {
             my $bare = start("/bare/$name$path")->wait;
             is_deeply(head_of($r), head_of($bare),
                 "$name: the head is that without s3_tee");
+            is($s3->head("tee/$name$path")->{'content-encoding'},
+                $name eq 'static-gzip' ? 'gzip' : undef,
+                "$name: the coding");
         }
     };
     $s3->delete("tee/$_$path") for keys %source;
@@ -500,6 +508,15 @@ subtest 'a cache' => sub {
 
     check("/lock$path", $d, 'a hit', query => 'length');
     is($asked->(), 1, 'a hit does not ask the origin');
+};
+
+subtest 'what nginx makes itself' => sub {
+    for my $uri (qw{ /returned /listed/ }) {
+        my $id = id("made $uri");
+        my $r = curl($n->url("$uri?key=$id&id=$id"));
+        is_stored($n, $s3, $id, $id, { size => length $r->{body},
+            sha256 => sha256_hex($r->{body}) }, $uri);
+    }
 };
 
 subtest 'X-Accel-Redirect' => sub {

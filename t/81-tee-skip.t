@@ -124,6 +124,8 @@ sub both {
         curl($n->url("/$_/$where$uri?id=$id" . ($_ eq 'bare' ? '-bare' : '')
             . "&$query"), %o)
     } qw/ tee bare /;
+    # (curl has the head of HEAD in the place of a body)
+    s/^Date:.*\n//mg for map { $_->{body} } $tee, $bare;
     return { id => $id, line => logged($n, $id), tee => $tee, bare => $bare,
         counted => counted($before, not_captured($n)) };
 }
@@ -166,8 +168,12 @@ subtest 'method' => sub {
     for my $where (qw/ node static php python /) {
         my $r = skipped('method', "HEAD $where", $where, 'length',
             method => 'HEAD', args => ['-I']);
-        is("$r->{tee}{status} $r->{tee}{body}",
-            '200 ' . $r->{bare}{body}, 'no body');
+        is($r->{tee}{status}, 200, "HEAD $where: answered");
+        my $c = $t->raw($n->port);
+        $c->send("HEAD /tee/$where$path?length HTTP/1.1\r\nHost: a\r\n"
+            . "Connection: close\r\n\r\n");
+        ok($c->closed, "HEAD $where: ends");
+        like($c->{read}, qr/^HTTP.*?\r\n\r\n\z/s, "HEAD $where: no body");
     }
     skipped('method', 'POST', 'node', 'length', method => 'POST',
         body => 'abc');

@@ -100,7 +100,8 @@ $origin{$_} = { first => sub { cut($etag) }, wrong => $wrong{$_} }
 
 my %answers = (
     '/busy' => sub { nth('busy') == 1 ? { status => 503,
-        headers => { 'Retry-After' => 2 } } : { status => 200, body => 'busy' } },
+        headers => { 'Retry-After' => 2 } }
+        : { status => 200, body => 'busy' } },
     '/odd' => sub { { status => nth('odd') == 1 ? 520 : 200 } },
     '/late' => sub { nth('late') == 1 ? { close => 'before' }
         : { status => 200, body => 'late' } },
