@@ -21,6 +21,11 @@ static char *ngx_http_s3_ingest_lead(ngx_conf_t *cf,
 static ngx_str_t ngx_http_s3_ingest_lead_name(ngx_str_t *source, size_t *len);
 static ngx_uint_t ngx_http_s3_ingest_configured(ngx_conf_t *cf,
     ngx_str_t *name);
+static ngx_http_variable_t *ngx_http_s3_ingest_variable(ngx_conf_t *cf,
+    ngx_str_t *name);
+#if (NGX_PCRE)
+static ngx_http_variable_t *ngx_http_s3_ingest_capture(ngx_conf_t *cf);
+#endif
 
 
 /* what belongs to the connection, what makes a request another one, and what
@@ -556,16 +561,16 @@ ngx_http_s3_ingest_lead_name(ngx_str_t *source, size_t *len)
 
 
 /* by map, geo, set, split_clients ...: what can be changed, and is not
-   nginx's own */
+   nginx's own, nor what the client has put into a regular expression */
 
 static ngx_uint_t
 ngx_http_s3_ingest_configured(ngx_conf_t *cf, ngx_str_t *name)
 {
-    ngx_str_t                  *s;
-    ngx_uint_t                  i;
-    ngx_hash_key_t             *key;
-    ngx_http_variable_t        *v;
-    ngx_http_core_main_conf_t  *cmcf;
+    ngx_str_t            *s;
+    ngx_http_variable_t  *v;
+#if (NGX_PCRE)
+    ngx_http_variable_t  *capture;
+#endif
 
     for (s = ngx_http_s3_ingest_builtin; s->len; s++) {
         if (name->len == s->len
@@ -583,23 +588,87 @@ ngx_http_s3_ingest_configured(ngx_conf_t *cf, ngx_str_t *name)
         }
     }
 
+#if (NGX_PCRE)
+
+    capture = ngx_http_s3_ingest_capture(cf);
+
+    if (capture == NULL) {
+        return 0;
+    }
+
+#endif
+
+    v = ngx_http_s3_ingest_variable(cf, name);
+
+    if (v == NULL || !(v->flags & NGX_HTTP_VAR_CHANGEABLE)) {
+        return 0;
+    }
+
+#if (NGX_PCRE)
+
+    if (v->get_handler == capture->get_handler) {
+        return 0;
+    }
+
+#endif
+
+    return 1;
+}
+
+
+static ngx_http_variable_t *
+ngx_http_s3_ingest_variable(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_uint_t                  i;
+    ngx_hash_key_t             *key;
+    ngx_http_core_main_conf_t  *cmcf;
+
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
 
     key = cmcf->variables_keys->keys.elts;
 
     for (i = 0; i < cmcf->variables_keys->keys.nelts; i++) {
-
-        v = key[i].value;
-
         if (name->len == key[i].key.len
             && ngx_strncasecmp(name->data, key[i].key.data, name->len) == 0)
         {
-            return (v->flags & NGX_HTTP_VAR_CHANGEABLE) ? 1 : 0;
+            return key[i].value;
         }
     }
 
-    return 0;
+    return NULL;
 }
+
+
+#if (NGX_PCRE)
+
+/* Only their handler, which is nginx's own secret, tells named captures from
+   what "set" and "map" make: this is one. */
+
+static ngx_http_variable_t *
+ngx_http_s3_ingest_capture(ngx_conf_t *cf)
+{
+    u_char               errstr[NGX_MAX_CONF_ERRSTR];
+    ngx_str_t            name = ngx_string("s3_ingest_capture");
+    ngx_regex_compile_t  rc;
+
+    if (ngx_http_s3_ingest_variable(cf, &name) == NULL) {
+
+        ngx_memzero(&rc, sizeof(ngx_regex_compile_t));
+
+        ngx_str_set(&rc.pattern, "(?<s3_ingest_capture>.)");
+        rc.pool = cf->pool;
+        rc.err.len = NGX_MAX_CONF_ERRSTR;
+        rc.err.data = errstr;
+
+        if (ngx_http_regex_compile(cf, &rc) == NULL) {
+            return NULL;
+        }
+    }
+
+    return ngx_http_s3_ingest_variable(cf, &name);
+}
+
+#endif
 
 
 /* A URL that may go on after its authority: an S3 key may still be missing. */

@@ -245,8 +245,9 @@ ngx_s3_pull_create(ngx_s3_pull_t *p, ngx_s3_result_t *result)
 }
 
 
-/* all of it has to come again, which is another attempt. NGX_ERROR: there is
-   none, and the pull ends. */
+/* All of it has to come again, which is another attempt. NGX_ERROR: there is
+   none, and the pull ends. A cancellation that this worker has not looked for
+   yet is the former's, whose record is about to be final. */
 
 static ngx_int_t
 ngx_s3_pull_renew(ngx_s3_pull_t *p)
@@ -254,6 +255,13 @@ ngx_s3_pull_renew(ngx_s3_pull_t *p)
     ngx_s3_transfer_t  *t;
 
     t = p->transfer;
+
+    ngx_s3_progress_cancel(p->conf->transfer->progress.stores);
+
+    if (t->done) {
+        return NGX_ERROR;
+    }
+
     p->transfer = NULL;
 
     ngx_s3_transfer_abort(t, 0, "the origin broke off, it is fetched again "
