@@ -102,6 +102,9 @@ typedef struct {
     size_t                   etag_len;
     u_char                   encoding[NGX_S3_PULL_ENCODING];
     size_t                   encoding_len;
+    ngx_str_t                place;      /* the URL that the body is from,
+                                            without its query; of pool */
+    size_t                   place_size; /* its memory */
 
     off_t                    furthest;   /* of all attempts: only what is
                                             beyond is progress */

@@ -24,6 +24,8 @@ static void ngx_s3_pull_fields(s3_buf_t *b, ngx_array_t *fields);
 static void ngx_s3_pull_field(s3_buf_t *b, ngx_array_t *fields,
     const char *name, const char *value);
 static ngx_int_t ngx_s3_pull_misled(ngx_s3_pull_t *p, const char *reason);
+static ngx_str_t ngx_s3_pull_place(ngx_s3_pull_t *p);
+static ngx_int_t ngx_s3_pull_save_place(ngx_s3_pull_t *p);
 static size_t ngx_s3_pull_save(u_char *dst, size_t size, ngx_str_t *value);
 static ngx_uint_t ngx_s3_pull_is(ngx_s3_pull_t *p, const char *name,
     u_char *data, size_t len);
@@ -151,18 +153,24 @@ ngx_s3_pull_request(ngx_s3_pull_t *p)
 }
 
 
-/* the rest of what has begun to come, and only of that (RFC 9110, 13.1.5; S3
-   knows no If-Range) */
+/* The rest of what has begun to come, and only of that (RFC 9110, 13.1.5; S3
+   knows no If-Range). A validator is one resource's: where a redirect leads
+   elsewhere than before, it says nothing. */
 
 static ngx_int_t
 ngx_s3_pull_range(ngx_s3_pull_t *p)
 {
     u_char      *value;
+    ngx_str_t    place;
     s3_field_t  *f;
 
     p->range.nelts = 0;
 
-    if (p->received == 0) {
+    place = ngx_s3_pull_place(p);
+
+    if (p->received == 0
+        || !s3_str_eq(ngx_s3_to_str(place), ngx_s3_to_str(p->place)))
+    {
         return NGX_OK;
     }
 
@@ -434,11 +442,61 @@ ngx_s3_pull_note(ngx_s3_pull_t *p)
     p->resumable = (s3_origin_strong(ngx_s3_to_str(etag))
                     && etag.len <= sizeof(p->etag)
                     && encoding.len <= sizeof(p->encoding)
-                    && !s3_str_case_eqs(ngx_s3_to_str(ranges), "none"));
+                    && !s3_str_case_eqs(ngx_s3_to_str(ranges), "none")
+                    && ngx_s3_pull_save_place(p) == NGX_OK);
 
     p->etag_len = ngx_s3_pull_save(p->etag, sizeof(p->etag), &etag);
     p->encoding_len = ngx_s3_pull_save(p->encoding, sizeof(p->encoding),
                                        &encoding);
+}
+
+
+/* Where the request goes. A query is left out: that of a presigned URL is
+   another one for each redirect. */
+
+static ngx_str_t
+ngx_s3_pull_place(ngx_s3_pull_t *p)
+{
+    size_t     n;
+    ngx_str_t  place;
+
+    place = p->next;
+
+    for (n = 0; n < place.len; n++) {
+        if (place.data[n] == '?' || place.data[n] == '#') {
+            break;
+        }
+    }
+
+    place.len = n;
+
+    return place;
+}
+
+
+static ngx_int_t
+ngx_s3_pull_save_place(ngx_s3_pull_t *p)
+{
+    ngx_str_t  place;
+
+    place = ngx_s3_pull_place(p);
+
+    if (place.len > p->place_size) {
+        p->place.data = ngx_pnalloc(p->pool, place.len);
+
+        if (p->place.data == NULL) {
+            p->place.len = 0;
+            p->place_size = 0;
+            return NGX_ERROR;
+        }
+
+        p->place_size = place.len;
+    }
+
+    ngx_memcpy(p->place.data, place.data, place.len);
+    p->place.len = place.len;
+
+    return NGX_OK;
 }
 
 
@@ -512,8 +570,8 @@ ngx_s3_pull_rest(ngx_s3_pull_t *p)
         return 0;
     }
 
-    /* RFC 9110, 15.3.7.3: an origin that does not say of what it is the rest may
-       know Range and not If-Range */
+    /* RFC 9110, 15.3.7.3: an origin that does not say of what it is the rest
+       may know Range and not If-Range */
 
     if (!ngx_s3_pull_is(p, "etag", p->etag, p->etag_len)
         || !ngx_s3_pull_is(p, "content-encoding", p->encoding,

@@ -72,10 +72,32 @@ my $rest = $t->fake(on => { get => sub {
         'Content-Range' => "bytes $from-" . ($size - 1) . "/$size" } };
 } });
 
+# another resource each time, of one length and with one ETag
+my $moves = $t->fake(on => { get => sub {
+    my ($r) = @_;
+    my $asked = $t->dir . '/moved';
+    my $etag = "ETag: \"0\"\r\n";
+    if ($r->{path} eq '/latest') {
+        append($asked, '.');
+        return { status => 302, headers => { Location =>
+            '/' . (-s $asked == 1 ? 'one' : 'two') . "?x=" . -s $asked } };
+    }
+    my ($from) = ($r->{headers}{range} || '') =~ /(\d+)/;
+    my $body = $r->{path} eq '/two' ? $other : $text;
+    return { status => 206, body => substr($body, $from), headers => {
+        ETag => '"0"', 'Content-Range' => "bytes $from-" . ($size - 1)
+        . "/$size" } } if defined $from;
+    return { close => 'after', raw => "HTTP/1.1 200 OK\r\n$etag"
+        . "Content-Length: $size\r\n\r\n" . substr $body, 0, 100_000 }
+        if $r->{path} ne '/two';
+    return { status => 200, body => $body, headers => { ETag => '"0"' } };
+} });
+
 my $held = listener();
 
 $t->token(TLS => 'localhost:' . $tls->sockport,
     REST => "127.0.0.1:$rest->{port}",
+    MOVES => "127.0.0.1:$moves->{port}",
     HELD => '127.0.0.1:' . $held->sockport);
 
 my $n = $t->nginx(<<'EOF', workers => 2);
@@ -96,6 +118,10 @@ http {
             s3_ingest https://%%TLS%%$uri;
         }
         location /rest { s3_tries 5; s3_ingest http://%%REST%%/a; }
+        location /moves/ {
+            s3_ingest_redirects 1;
+            s3_ingest http://%%MOVES%%/$arg_at;
+        }
         location /held { s3_tries 5; s3_ingest http://%%HELD%%/a; }
         location /status/ { s3_status list cancel; }
     }
@@ -124,6 +150,18 @@ subtest 'a rest without a name' => sub {
     is($asked[1]{headers}{range}, 'bytes=100000-', 'for the rest');
     is_deeply([$s3->sha256('rest')], [sha256_hex($other), $size],
         'all of one answer');
+};
+
+subtest 'a rest from elsewhere' => sub {
+    is(pull('/moves/a?at=latest')->{status}, 201, 'stored');
+    is_deeply([$s3->sha256('moves/a')], [sha256_hex($other), $size],
+        'all of one resource');
+    my @asked = map { "$_->{path} " . ($_->{headers}{range} || '') }
+        $moves->requests('get');
+    is($asked[-1], '/two ', 'where another was begun, all is asked for');
+    is(pull('/moves/b?at=one')->{status}, 201, 'stored');
+    is_deeply([$s3->sha256('moves/b')], [sha256_hex($text), $size],
+        'of one place the rest is fetched');
 };
 
 subtest 'cancelled while all is fetched anew' => sub {
