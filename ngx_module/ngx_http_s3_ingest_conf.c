@@ -6,8 +6,6 @@
 #include "ngx_http_s3_transfer_module.h"
 
 
-static char *ngx_http_s3_ingest_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
 static char *ngx_http_s3_ingest_pull(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf);
 static char *ngx_http_s3_ingest_template(ngx_conf_t *cf,
@@ -79,6 +77,7 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
+    char                      *rv;
     ngx_str_t                 *value;
     ngx_http_s3_ingest_t      *door;
     ngx_http_s3_main_conf_t   *mcf;
@@ -88,12 +87,9 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    if (lcf->upload) {
-        return "cannot stand beside \"s3_upload\" in one location";
-    }
-
-    if (lcf->status) {
-        return "cannot stand beside \"s3_status\" in one location";
+    rv = ngx_http_s3_beside(lcf);
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     value = cf->args->elts;
@@ -105,17 +101,14 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     door->source = value[1];
 
-    if (ngx_http_s3_ingest_compile(cf, &value[1], &door->url) != NGX_CONF_OK) {
+    door->url = ngx_http_s3_compile(cf, &value[1]);
+    if (door->url == NULL) {
         return NGX_CONF_ERROR;
     }
 
     if (cf->args->nelts == 3) {
-        door->key = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
-
-        if (door->key == NULL
-            || ngx_http_s3_ingest_compile(cf, &value[2], door->key)
-               != NGX_CONF_OK)
-        {
+        door->key = ngx_http_s3_compile(cf, &value[2]);
+        if (door->key == NULL) {
             return NGX_CONF_ERROR;
         }
     }
@@ -129,23 +122,6 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     clcf->handler = ngx_http_s3_ingest_handler;
 
     return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_s3_ingest_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv)
-{
-    ngx_http_compile_complex_value_t  ccv;
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = value;
-    ccv.complex_value = cv;
-
-    return ngx_http_compile_complex_value(&ccv) == NGX_OK ? NGX_CONF_OK
-                                                          : NGX_CONF_ERROR;
 }
 
 
@@ -539,15 +515,12 @@ ngx_http_s3_ingest_lead(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
         return NGX_CONF_ERROR;
     }
 
-    door->lead = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
-    if (door->lead == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
     source.data = door->source.data;
     source.len = len;
 
-    return ngx_http_s3_ingest_compile(cf, &source, door->lead);
+    door->lead = ngx_http_s3_compile(cf, &source);
+
+    return door->lead ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 

@@ -2,7 +2,7 @@
  * What a response says of its body goes to the object.
  */
 
-#include "ngx_http_s3_transfer_module.h"
+#include "ngx_http_s3_spec.h"
 #include "ngx_s3_kept.h"
 
 
@@ -13,31 +13,19 @@ static ngx_int_t ngx_http_s3_tee_own_fields(ngx_http_request_t *r,
 ngx_int_t
 ngx_http_s3_tee_fields(ngx_http_request_t *r, ngx_array_t *headers)
 {
-    ngx_uint_t        i, fixed;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    ngx_uint_t           fixed;
+    ngx_table_elt_t     *h;
+    ngx_http_s3_walk_t   walk;
 
     fixed = headers->nelts;
 
-    part = &r->headers_out.headers.part;
-    h = part->elts;
+    ngx_memzero(&walk, sizeof(ngx_http_s3_walk_t));
 
-    for (i = 0; /* void */ ; i++) {
+    while ((h = ngx_http_s3_walk(&r->headers_out.headers, &walk)) != NULL) {
 
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                break;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].hash
-            && ngx_s3_keep(r->pool, headers, fixed, ngx_s3_to_str(h[i].key),
-                           ngx_s3_to_str(h[i].value))
-               != NGX_OK)
+        if (ngx_s3_keep(r->pool, headers, fixed, ngx_s3_to_str(h->key),
+                        ngx_s3_to_str(h->value))
+            != NGX_OK)
         {
             return NGX_ERROR;
         }

@@ -1,5 +1,6 @@
 #include "ngx_s3_pull.h"
 
+#include "ngx_s3_log.h"
 #include "ngx_s3_multipart.h"
 
 
@@ -285,23 +286,14 @@ ngx_s3_pull_renew(ngx_s3_pull_t *p)
 static u_char *
 ngx_s3_pull_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char             *p;
     ngx_s3_pull_t      *pull;
     ngx_s3_pull_log_t  *pl;
 
     pl = log->data;
     pull = pl->pull;
 
-    p = buf;
-
-    if (log->action) {
-        p = ngx_snprintf(p, len, " while %s", log->action);
-        len -= p - buf;
-        buf = p;
-    }
-
-    return ngx_snprintf(p, len, ", transfer: %V, bucket: \"%V\", key: \"%V\"",
-                        &pull->spec.id, &pull->spec.bucket, &pull->spec.key);
+    return ngx_s3_log_object(log, buf, len, &pull->spec.id, &pull->spec.bucket,
+                             &pull->spec.key);
 }
 
 
@@ -440,9 +432,15 @@ ngx_s3_pull_first(ngx_s3_pull_t *p)
         return NGX_ERROR;
     }
 
+    if (p->transfer->done) {
+        return NGX_ERROR;
+    }
+
     if (p->total != -1
         && ngx_s3_transfer_total(p->transfer, p->total) != NGX_OK)
     {
+        p->result = p->transfer->result;
+        ngx_s3_pull_log(p, NGX_LOG_ERR, "failed", NULL);
         return NGX_ERROR;
     }
 
