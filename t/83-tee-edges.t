@@ -116,7 +116,6 @@ http {
         listen 127.0.0.1:%%PORT_h2%% http2 sndbuf=16k;
         %%S3%%
         s3_transfer_id \$asked;
-        rewrite ^/(\\w+)/(.*) /\$2;
         location /left/ {
             s3_tee; proxy_pass http://127.0.0.1:%%PORT_paced%%/;
             proxy_ignore_client_abort on;
