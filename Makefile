@@ -27,7 +27,8 @@ test-asan: deps module-asan	## all tests, nginx, module and units under ASan, UB
 	@T_ASAN=1 t/lib/run-tests $(TESTS)
 
 torture: deps module	## the N-th allocation or call of a worker fails; T_TORTURE=times as many (5)
-	@T_TORTURE=$${T_TORTURE:-5} t/lib/run-tests t/70-torture.t
+	@T_TORTURE=$${T_TORTURE:-5} t/lib/run-tests t/70-torture.t \
+	    t/71-torture-downloads.t
 
 soak: deps module	## mixed uploads with faults, reloads, kills; SOAK_TIME=minutes (15)
 	@t/lib/run-tests t/soak/soak.t

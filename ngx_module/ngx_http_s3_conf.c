@@ -57,6 +57,7 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
+    char                      *rv;
     ngx_str_t                 *value;
     ngx_http_s3_main_conf_t   *mcf;
     ngx_http_core_loc_conf_t  *clcf;
@@ -65,12 +66,9 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    if (lcf->status) {
-        return "cannot stand beside \"s3_status\" in one location";
-    }
-
-    if (lcf->ingest.door) {
-        return "cannot stand beside \"s3_ingest\" in one location";
+    rv = ngx_http_s3_beside(lcf);
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     value = cf->args->elts;
@@ -91,6 +89,19 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     clcf->handler = ngx_http_s3_upload_handler;
 
     return NGX_CONF_OK;
+}
+
+
+/* a location has one content handler */
+
+char *
+ngx_http_s3_beside(ngx_http_s3_loc_conf_t *lcf)
+{
+    return lcf->upload ? "cannot stand beside \"s3_upload\" in one location"
+         : lcf->status ? "cannot stand beside \"s3_status\" in one location"
+         : lcf->ingest.door
+           ? "cannot stand beside \"s3_ingest\" in one location"
+         : NGX_CONF_OK;
 }
 
 
@@ -162,12 +173,9 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    if (lcf->upload) {
-        return "cannot stand beside \"s3_upload\" in one location";
-    }
-
-    if (lcf->ingest.door) {
-        return "cannot stand beside \"s3_ingest\" in one location";
+    rv = ngx_http_s3_beside(lcf);
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     lcf->status = ngx_pcalloc(cf->pool, sizeof(ngx_http_s3_status_conf_t));

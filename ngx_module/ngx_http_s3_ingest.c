@@ -132,7 +132,7 @@ ngx_http_s3_ingest_url(ngx_http_request_t *r, ngx_http_s3_ingest_t *door,
     s3_str_t      authority;
     s3_origin_t   origin, first;
 
-    if (ngx_http_complex_value(r, &door->url, url) != NGX_OK) {
+    if (ngx_http_complex_value(r, door->url, url) != NGX_OK) {
         return NGX_ERROR;
     }
 

@@ -16,7 +16,7 @@
 
 typedef struct {
     ngx_str_t                    source;     /* the URL as it was written */
-    ngx_http_complex_value_t     url;
+    ngx_http_complex_value_t    *url;
     ngx_http_complex_value_t    *lead;       /* the variable that the URL
                                                 begins with, which has scheme
                                                 and host; NULL: they are

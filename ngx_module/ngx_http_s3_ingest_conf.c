@@ -6,8 +6,6 @@
 #include "ngx_http_s3_transfer_module.h"
 
 
-static char *ngx_http_s3_ingest_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
 static char *ngx_http_s3_ingest_pull(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf);
 static char *ngx_http_s3_ingest_template(ngx_conf_t *cf,
@@ -23,6 +21,11 @@ static char *ngx_http_s3_ingest_lead(ngx_conf_t *cf,
 static ngx_str_t ngx_http_s3_ingest_lead_name(ngx_str_t *source, size_t *len);
 static ngx_uint_t ngx_http_s3_ingest_configured(ngx_conf_t *cf,
     ngx_str_t *name);
+static ngx_http_variable_t *ngx_http_s3_ingest_variable(ngx_conf_t *cf,
+    ngx_str_t *name);
+#if (NGX_PCRE)
+static ngx_http_variable_t *ngx_http_s3_ingest_capture(ngx_conf_t *cf);
+#endif
 
 
 /* what belongs to the connection, what makes a request another one, and what
@@ -74,6 +77,7 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
+    char                      *rv;
     ngx_str_t                 *value;
     ngx_http_s3_ingest_t      *door;
     ngx_http_s3_main_conf_t   *mcf;
@@ -83,12 +87,9 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    if (lcf->upload) {
-        return "cannot stand beside \"s3_upload\" in one location";
-    }
-
-    if (lcf->status) {
-        return "cannot stand beside \"s3_status\" in one location";
+    rv = ngx_http_s3_beside(lcf);
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     value = cf->args->elts;
@@ -100,17 +101,14 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     door->source = value[1];
 
-    if (ngx_http_s3_ingest_compile(cf, &value[1], &door->url) != NGX_CONF_OK) {
+    door->url = ngx_http_s3_compile(cf, &value[1]);
+    if (door->url == NULL) {
         return NGX_CONF_ERROR;
     }
 
     if (cf->args->nelts == 3) {
-        door->key = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
-
-        if (door->key == NULL
-            || ngx_http_s3_ingest_compile(cf, &value[2], door->key)
-               != NGX_CONF_OK)
-        {
+        door->key = ngx_http_s3_compile(cf, &value[2]);
+        if (door->key == NULL) {
             return NGX_CONF_ERROR;
         }
     }
@@ -124,23 +122,6 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     clcf->handler = ngx_http_s3_ingest_handler;
 
     return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_s3_ingest_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv)
-{
-    ngx_http_compile_complex_value_t  ccv;
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = value;
-    ccv.complex_value = cv;
-
-    return ngx_http_compile_complex_value(&ccv) == NGX_OK ? NGX_CONF_OK
-                                                          : NGX_CONF_ERROR;
 }
 
 
@@ -534,15 +515,12 @@ ngx_http_s3_ingest_lead(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
         return NGX_CONF_ERROR;
     }
 
-    door->lead = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
-    if (door->lead == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
     source.data = door->source.data;
     source.len = len;
 
-    return ngx_http_s3_ingest_compile(cf, &source, door->lead);
+    door->lead = ngx_http_s3_compile(cf, &source);
+
+    return door->lead ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 
@@ -583,16 +561,16 @@ ngx_http_s3_ingest_lead_name(ngx_str_t *source, size_t *len)
 
 
 /* by map, geo, set, split_clients ...: what can be changed, and is not
-   nginx's own */
+   nginx's own, nor what the client has put into a regular expression */
 
 static ngx_uint_t
 ngx_http_s3_ingest_configured(ngx_conf_t *cf, ngx_str_t *name)
 {
-    ngx_str_t                  *s;
-    ngx_uint_t                  i;
-    ngx_hash_key_t             *key;
-    ngx_http_variable_t        *v;
-    ngx_http_core_main_conf_t  *cmcf;
+    ngx_str_t            *s;
+    ngx_http_variable_t  *v;
+#if (NGX_PCRE)
+    ngx_http_variable_t  *capture;
+#endif
 
     for (s = ngx_http_s3_ingest_builtin; s->len; s++) {
         if (name->len == s->len
@@ -610,23 +588,87 @@ ngx_http_s3_ingest_configured(ngx_conf_t *cf, ngx_str_t *name)
         }
     }
 
+#if (NGX_PCRE)
+
+    capture = ngx_http_s3_ingest_capture(cf);
+
+    if (capture == NULL) {
+        return 0;
+    }
+
+#endif
+
+    v = ngx_http_s3_ingest_variable(cf, name);
+
+    if (v == NULL || !(v->flags & NGX_HTTP_VAR_CHANGEABLE)) {
+        return 0;
+    }
+
+#if (NGX_PCRE)
+
+    if (v->get_handler == capture->get_handler) {
+        return 0;
+    }
+
+#endif
+
+    return 1;
+}
+
+
+static ngx_http_variable_t *
+ngx_http_s3_ingest_variable(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_uint_t                  i;
+    ngx_hash_key_t             *key;
+    ngx_http_core_main_conf_t  *cmcf;
+
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
 
     key = cmcf->variables_keys->keys.elts;
 
     for (i = 0; i < cmcf->variables_keys->keys.nelts; i++) {
-
-        v = key[i].value;
-
         if (name->len == key[i].key.len
             && ngx_strncasecmp(name->data, key[i].key.data, name->len) == 0)
         {
-            return (v->flags & NGX_HTTP_VAR_CHANGEABLE) ? 1 : 0;
+            return key[i].value;
         }
     }
 
-    return 0;
+    return NULL;
 }
+
+
+#if (NGX_PCRE)
+
+/* Only their handler, which is nginx's own secret, tells named captures from
+   what "set" and "map" make: this is one. */
+
+static ngx_http_variable_t *
+ngx_http_s3_ingest_capture(ngx_conf_t *cf)
+{
+    u_char               errstr[NGX_MAX_CONF_ERRSTR];
+    ngx_str_t            name = ngx_string("s3_ingest_capture");
+    ngx_regex_compile_t  rc;
+
+    if (ngx_http_s3_ingest_variable(cf, &name) == NULL) {
+
+        ngx_memzero(&rc, sizeof(ngx_regex_compile_t));
+
+        ngx_str_set(&rc.pattern, "(?<s3_ingest_capture>.)");
+        rc.pool = cf->pool;
+        rc.err.len = NGX_MAX_CONF_ERRSTR;
+        rc.err.data = errstr;
+
+        if (ngx_http_regex_compile(cf, &rc) == NULL) {
+            return NULL;
+        }
+    }
+
+    return ngx_http_s3_ingest_variable(cf, &name);
+}
+
+#endif
 
 
 /* A URL that may go on after its authority: an S3 key may still be missing. */

@@ -36,6 +36,8 @@ typedef struct {
 } ngx_http_s3_status_ctx_t;
 
 
+static char *ngx_http_s3_status_check(ngx_conf_t *cf,
+    ngx_http_s3_status_conf_t *sc);
 static ngx_int_t ngx_http_s3_status_id(ngx_http_request_t *r,
     ngx_http_s3_status_conf_t *sc, ngx_str_t *id);
 static ngx_int_t ngx_http_s3_status_one(ngx_http_request_t *r,
@@ -56,9 +58,8 @@ static ngx_int_t ngx_http_s3_status_record(ngx_http_request_t *r,
 char *
 ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
 {
-    ngx_str_t                 *value, s;
-    ngx_uint_t                 i;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t   *value, s;
+    ngx_uint_t   i;
 
     value = cf->args->elts;
 
@@ -107,6 +108,20 @@ ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
                            &value[i], &value[0]);
         return NGX_CONF_ERROR;
     }
+
+    return ngx_http_s3_status_check(cf, sc);
+}
+
+
+/* whether the parameters fit together, and the location */
+
+static char *
+ngx_http_s3_status_check(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
+{
+    ngx_str_t                 *value;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    value = cf->args->elts;
 
     if (sc->cancel && sc->format == NGX_HTTP_S3_STATUS_PROMETHEUS) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,

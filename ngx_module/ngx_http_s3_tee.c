@@ -9,30 +9,11 @@
  *       └──────────┴──▶ NOT ◀───────────┘
  */
 
-#include "ngx_http_s3_spec.h"
-#include "ngx_s3_kept.h"
+#include "ngx_http_s3_tee_parts.h"
 
 
-/* r->buffered has four bits: ssi, sub, copy have the others, and this one is
-   image_filter's too */
-#define NGX_HTTP_S3_TEE_BUFFERED  0x08
+#define NGX_HTTP_S3_TEE_TURN  (1024 * 1024)     /* bytes of one wake-up */
 
-#define NGX_HTTP_S3_TEE_TURN      (1024 * 1024)     /* bytes of one wake-up */
-
-
-static ngx_int_t ngx_http_s3_tee_header_filter(ngx_http_request_t *r);
-static ngx_http_s3_ctx_t *ngx_http_s3_tee_ctx(ngx_http_request_t *r);
-static void ngx_http_s3_tee_replaced(ngx_http_s3_ctx_t *ctx);
-static ngx_int_t ngx_http_s3_tee_begin(ngx_http_request_t *r,
-    ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
-static ngx_int_t ngx_http_s3_tee_create(ngx_http_request_t *r,
-    ngx_http_s3_loc_conf_t *conf, ngx_http_s3_ctx_t *ctx);
-static ngx_int_t ngx_http_s3_tee_fields(ngx_http_request_t *r,
-    ngx_array_t *headers);
-static ngx_int_t ngx_http_s3_tee_own_fields(ngx_http_request_t *r,
-    ngx_array_t *headers, ngx_uint_t fixed);
-static void ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx,
-    s3_tee_reason_e reason);
 
 static ngx_int_t ngx_http_s3_tee_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
@@ -48,29 +29,14 @@ static ngx_int_t ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx,
     ngx_chain_t *out);
 static void ngx_http_s3_tee_ended(ngx_http_s3_ctx_t *ctx);
 
-static void ngx_http_s3_tee_event(void *data, ngx_s3_transfer_event_e event);
-static void ngx_http_s3_tee_done(ngx_http_s3_ctx_t *ctx);
-static ngx_uint_t ngx_http_s3_tee_over(ngx_http_s3_ctx_t *ctx);
-static void ngx_http_s3_tee_impatient(ngx_event_t *ev);
-static void ngx_http_s3_tee_next_turn(ngx_event_t *ev);
-static void ngx_http_s3_tee_wake(ngx_http_s3_ctx_t *ctx);
-static void ngx_http_s3_tee_drop(ngx_http_s3_ctx_t *ctx,
-    s3_tee_reason_e reason, const char *message);
-static void ngx_http_s3_tee_leave(ngx_http_s3_ctx_t *ctx, ngx_uint_t failed,
-    const char *message);
-static void ngx_http_s3_tee_cleanup(void *data);
-static ngx_s3_counters_t *ngx_http_s3_tee_counters(ngx_http_request_t *r);
 
-
-static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
-static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+static ngx_http_output_body_filter_pt  ngx_http_next_body_filter;
 
 
 ngx_int_t
 ngx_http_s3_tee_init(ngx_conf_t *cf)
 {
-    ngx_http_next_header_filter = ngx_http_top_header_filter;
-    ngx_http_top_header_filter = ngx_http_s3_tee_header_filter;
+    ngx_http_s3_tee_init_head();
 
     ngx_http_next_body_filter = ngx_http_top_body_filter;
     ngx_http_top_body_filter = ngx_http_s3_tee_body_filter;
@@ -79,91 +45,10 @@ ngx_http_s3_tee_init(ngx_conf_t *cf)
 }
 
 
-static ngx_int_t
-ngx_http_s3_tee_header_filter(ngx_http_request_t *r)
-{
-    ngx_int_t                rc;
-    s3_tee_reason_e          reason;
-    ngx_http_s3_ctx_t       *ctx;
-    ngx_http_s3_loc_conf_t  *conf;
-
-    conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
-
-    if (!conf->tee.on) {
-        return ngx_http_next_header_filter(r);
-    }
-
-    ctx = ngx_http_s3_tee_ctx(r);
-
-    if (ctx == NULL) {
-
-        /* the client need not suffer from it */
-
-        return ngx_http_next_header_filter(r);
-    }
-
-    if (ctx->tee->state != NGX_HTTP_S3_TEE_NONE) {
-        ngx_http_s3_tee_replaced(ctx);
-        return ngx_http_next_header_filter(r);
-    }
-
-    rc = ngx_http_s3_tee_judge(r, &conf->tee, &reason);
-
-    if (rc == NGX_OK) {
-        rc = ngx_http_s3_tee_begin(r, conf, ctx);
-
-        if (rc == NGX_OK) {
-
-            /* the copy filter reads what is in files */
-
-            r->filter_need_in_memory = 1;
-        }
-
-    } else if (rc == NGX_DECLINED) {
-        ngx_http_s3_tee_refused(ctx, reason);
-        rc = NGX_OK;
-    }
-
-    if (rc == NGX_ERROR) {
-        ngx_http_s3_tee_refused(ctx, S3_TEE_NO_MEMORY);
-    }
-
-    return ngx_http_next_header_filter(r);
-}
-
-
-/* one for each answer that is judged: an earlier one may have been judged, and
-   an error_page led to another */
-
-static ngx_http_s3_ctx_t *
-ngx_http_s3_tee_ctx(ngx_http_request_t *r)
-{
-    ngx_http_s3_ctx_t  *ctx;
-
-    ctx = ngx_http_s3_get_ctx(r);
-
-    if (ctx == NULL) {
-        ctx = ngx_http_s3_create_ctx(r);
-
-        if (ctx == NULL) {
-            return NULL;
-        }
-    }
-
-    ngx_http_set_ctx(r, ctx, ngx_http_s3_transfer_module);
-
-    if (ctx->tee == NULL) {
-        ctx->tee = ngx_pcalloc(r->pool, sizeof(ngx_http_s3_tee_t));
-    }
-
-    return ctx->tee ? ctx : NULL;
-}
-
-
 /* A filter below has made an answer of its own of the one that was judged, and
    sends that through all filters. */
 
-static void
+void
 ngx_http_s3_tee_replaced(ngx_http_s3_ctx_t *ctx)
 {
     ngx_http_s3_tee_t  *tee;
@@ -186,233 +71,6 @@ ngx_http_s3_tee_replaced(ngx_http_s3_ctx_t *ctx)
     if (tee->patience.timer_set) {
         ngx_del_timer(&tee->patience);
     }
-}
-
-
-/* NGX_OK: it is captured; NGX_ABORT: it is not, as was noted; NGX_ERROR: no
-   memory */
-
-static ngx_int_t
-ngx_http_s3_tee_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
-    ngx_http_s3_ctx_t *ctx)
-{
-    ngx_int_t                  rc;
-    ngx_http_cleanup_t        *cln;
-    ngx_http_s3_tee_t         *tee;
-    ngx_http_upstream_t       *u;
-
-    tee = ctx->tee;
-
-    if (ctx->transfer) {
-
-        /* it is being uploaded */
-
-        return NGX_ABORT;
-    }
-
-    if (ngx_http_s3_ctx_room(ctx) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    cln = ngx_http_cleanup_add(r, 0);
-    if (cln == NULL) {
-        return NGX_ERROR;
-    }
-
-    cln->handler = ngx_http_s3_tee_cleanup;
-    cln->data = ctx;
-
-    tee->length = r->headers_out.content_length_n;
-    tee->last_held = &tee->held;
-
-    tee->patience.handler = ngx_http_s3_tee_impatient;
-    tee->patience.data = ctx;
-    tee->patience.log = r->connection->log;
-
-    tee->turn.handler = ngx_http_s3_tee_next_turn;
-    tee->turn.data = ctx;
-    tee->turn.log = r->connection->log;
-
-    /* nginx would end the request at once but for this; an answer of its cache
-       or of a file is not worth to be read to its end in one go */
-
-    u = r->upstream;
-    tee->live = (u && u->cleanup && !r->cached);
-
-    tee->goes_on = (tee->live && u->conf->ignore_client_abort
-                    && conf->tee.client_abort == NGX_HTTP_S3_TEE_CONTINUE
-                    && ngx_http_s3_tee_watch(r) == NGX_OK);
-
-    rc = ngx_http_s3_tee_create(r, conf, ctx);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    tee->state = NGX_HTTP_S3_TEE_CAPTURING;
-
-    rc = ngx_s3_transfer_admit(ctx->transfer);
-
-    tee->ready = (rc == NGX_OK);
-
-    if (rc == NGX_AGAIN && conf->tee.on_overrun == NGX_HTTP_S3_TEE_DROP) {
-        ngx_http_s3_tee_drop(ctx, S3_TEE_NO_MEMORY,
-                             "the copy was given up: there is no room in "
-                             "s3_memory");
-        return NGX_ABORT;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_s3_tee_create(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
-    ngx_http_s3_ctx_t *ctx)
-{
-    ngx_int_t                rc;
-    ngx_s3_result_t          result;
-    ngx_s3_transfer_spec_t   spec;
-    ngx_http_s3_refusal_t    refusal;
-
-    rc = ngx_http_s3_spec_download(r, conf, conf->tee.key, &spec, &refusal);
-
-    if (rc == NGX_DECLINED) {
-        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                      "the response is not captured: %s", refusal.message);
-        ngx_http_s3_tee_refused(ctx, S3_TEE_KEY);
-        return NGX_ABORT;
-    }
-
-    if (rc != NGX_OK || ngx_http_s3_tee_fields(r, spec.headers) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    spec.total = ctx->tee->length;
-    spec.exclusive = 1;
-    spec.eager = 1;
-
-    rc = ngx_s3_transfer_create(conf->transfer, &spec, ngx_http_s3_tee_event,
-                                ctx, &ctx->transfer, &result);
-
-    if (rc == NGX_OK || rc == NGX_ERROR) {
-        return rc;
-    }
-
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
-                  "the response is not captured: %s", result.message);
-
-    ngx_http_s3_tee_refused(ctx, rc == NGX_BUSY ? S3_TEE_BUSY : S3_TEE_SIZE);
-
-    return NGX_ABORT;
-}
-
-
-/* what the origin says of the representation; the configuration comes first */
-
-static ngx_int_t
-ngx_http_s3_tee_fields(ngx_http_request_t *r, ngx_array_t *headers)
-{
-    ngx_uint_t        i, fixed;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    fixed = headers->nelts;
-
-    part = &r->headers_out.headers.part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                break;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].hash
-            && ngx_s3_keep(r->pool, headers, fixed, ngx_s3_to_str(h[i].key),
-                           ngx_s3_to_str(h[i].value))
-               != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return ngx_http_s3_tee_own_fields(r, headers, fixed);
-}
-
-
-/* those that nginx does not keep in its list */
-
-static ngx_int_t
-ngx_http_s3_tee_own_fields(ngx_http_request_t *r, ngx_array_t *headers,
-    ngx_uint_t fixed)
-{
-    u_char     *p;
-    ngx_str_t   type, charset, modified;
-
-    type = r->headers_out.content_type;
-    charset = r->headers_out.charset;
-
-    if (type.len && charset.len
-        && r->headers_out.content_type_len == type.len)
-    {
-        p = ngx_pnalloc(r->pool, type.len + sizeof("; charset=")
-                                 + charset.len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        type.len = ngx_sprintf(p, "%V; charset=%V", &type, &charset) - p;
-        type.data = p;
-    }
-
-    ngx_str_null(&modified);
-
-    if (r->headers_out.last_modified_time != -1) {
-        modified.data = ngx_pnalloc(r->pool,
-                                    sizeof("Mon, 28 Sep 1970 06:00:00 GMT"));
-        if (modified.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        modified.len = ngx_http_time(modified.data,
-                                     r->headers_out.last_modified_time)
-                       - modified.data;
-    }
-
-    if (ngx_s3_keep(r->pool, headers, fixed, s3_str("content-type"),
-                    ngx_s3_to_str(type))
-           != NGX_OK
-        || ngx_s3_keep(r->pool, headers, fixed, s3_str("last-modified"),
-                       ngx_s3_to_str(modified))
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-/* once: where a filter turns the answer into an error, that is judged, too */
-
-static void
-ngx_http_s3_tee_refused(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason)
-{
-    if (ctx->tee->state == NGX_HTTP_S3_TEE_NOT) {
-        return;
-    }
-
-    ctx->tee->state = NGX_HTTP_S3_TEE_NOT;
-    ctx->tee->reason = reason;
-
-    (void) ngx_atomic_fetch_add(&ngx_http_s3_tee_counters(ctx->request)
-                                     ->tee[reason], 1);
 }
 
 
@@ -448,9 +106,10 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
     ngx_http_s3_tee_ended(ctx);
 
-    /* what is below may have something to send, and says so */
+    /* what is below may have something to send, and says so: not least what
+       waited for subrequests */
 
-    if (out == NULL && r->out == NULL && !tee->deaf
+    if (out == NULL && r->out == NULL && r->postponed == NULL && !tee->deaf
         && (in
             || (!(r->buffered & ~(NGX_HTTP_S3_TEE_BUFFERED
                                   |NGX_HTTP_COPY_BUFFERED))
@@ -478,6 +137,7 @@ ngx_http_s3_tee_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 static void
 ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 {
+    ngx_chain_t             *cl;
     ngx_http_s3_tee_t       *tee;
     ngx_http_s3_loc_conf_t  *conf;
 
@@ -485,6 +145,28 @@ ngx_http_s3_tee_arrived(ngx_http_s3_ctx_t *ctx, ngx_chain_t *in)
 
     if (tee->state != NGX_HTTP_S3_TEE_CAPTURING) {
         return;
+    }
+
+    if (tee->live && !tee->whole && ctx->request->upstream->cleanup == NULL) {
+
+        /* An upstream that has failed sends a flush in the place of the last
+           buffer, and its client is to have what there is. One that came to
+           its end may be over, too, while the copy filter still has some of
+           its body. */
+
+        for (cl = in; cl; cl = cl->next) {
+            if (ngx_buf_special(cl->buf) && cl->buf->flush
+                && !cl->buf->last_buf)
+            {
+                break;
+            }
+        }
+
+        if (cl) {
+            ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
+                                 "the response did not come whole");
+            return;
+        }
     }
 
     for ( /* void */ ; in; in = in->next) {
@@ -698,7 +380,7 @@ ngx_http_s3_tee_let_go(ngx_http_s3_ctx_t *ctx)
                 ngx_del_timer(&tee->patience);
             }
 
-        } else if (out || !tee->patience.timer_set) {
+        } else if (!tee->deaf && (out || !tee->patience.timer_set)) {
             ngx_http_s3_tee_patient(ctx);
         }
 
@@ -802,6 +484,10 @@ ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
         tee->deaf = 1;
         r->connection->error = 1;
         rc = NGX_OK;
+
+        if (tee->patience.timer_set) {
+            ngx_del_timer(&tee->patience);
+        }
     }
 
     ngx_http_s3_tee_settle(r, tee);
@@ -835,92 +521,36 @@ ngx_http_s3_tee_ended(ngx_http_s3_ctx_t *ctx)
         return;
     }
 
-    tee->state = NGX_HTTP_S3_TEE_CAPTURED;
-
-    (void) ngx_atomic_fetch_add(&ngx_http_s3_tee_counters(ctx->request)
-                                     ->tee_captured, 1);
+    ngx_http_s3_tee_captured(ctx);
 
     ngx_s3_transfer_finish(ctx->transfer);
 }
 
 
-static void
-ngx_http_s3_tee_event(void *data, ngx_s3_transfer_event_e event)
-{
-    ngx_http_s3_ctx_t *ctx = data;
-
-    ngx_http_set_log_request(ctx->request->connection->log, ctx->request);
-
-    if (event == NGX_S3_RESUME) {
-        ctx->tee->ready = 1;
-
-    } else {
-        ngx_http_s3_tee_done(ctx);
-    }
-
-    ngx_http_s3_tee_wake(ctx);
-}
-
-
-static void
-ngx_http_s3_tee_done(ngx_http_s3_ctx_t *ctx)
-{
-    ngx_s3_result_t  *result;
-    s3_tee_reason_e   reason;
-
-    result = &ctx->transfer->result;
-
-    reason = (result->status == NGX_HTTP_PRECONDITION_FAILED)
-             ? S3_TEE_EXISTS : S3_TEE_FAILED;
-
-    *ctx->record = ctx->transfer->progress.record;
-    ctx->recorded = 1;
-    ctx->transfer = NULL;
-
-    if (result->status != NGX_HTTP_CREATED) {
-        ngx_http_s3_tee_refused(ctx, reason);
-    }
-}
-
-
-/* whether the transfer has ended, though its event is yet to come: then it is
-   told here */
-
-static ngx_uint_t
-ngx_http_s3_tee_over(ngx_http_s3_ctx_t *ctx)
-{
-    ngx_s3_transfer_t  *t;
-
-    t = ctx->transfer;
-
-    if (t == NULL || !t->done) {
-        return 0;
-    }
-
-    ngx_http_s3_tee_done(ctx);
-
-    ngx_s3_transfer_abort(t, 0, "");
-
-    return 1;
-}
-
-
-static void
+void
 ngx_http_s3_tee_impatient(ngx_event_t *ev)
 {
     ngx_http_s3_ctx_t *ctx = ev->data;
 
     ngx_http_set_log_request(ctx->request->connection->log, ctx->request);
 
-    ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
-                         "the copy was given up: S3 did not keep up, and "
-                         "send_timeout of the client would have passed");
+    if (ctx->tee->ready) {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_OVERRUN,
+                             "the copy was given up: S3 did not keep up, and "
+                             "send_timeout of the client would have passed");
+
+    } else {
+        ngx_http_s3_tee_drop(ctx, S3_TEE_NO_MEMORY,
+                             "the copy was given up: there was no room in "
+                             "s3_memory, and send_timeout of the client would "
+                             "have passed");
+    }
 
     ngx_http_s3_tee_wake(ctx);
 }
 
 
-static void
+void
 ngx_http_s3_tee_next_turn(ngx_event_t *ev)
 {
     ngx_http_s3_ctx_t *ctx = ev->data;
@@ -937,7 +567,7 @@ ngx_http_s3_tee_next_turn(ngx_event_t *ev)
    what an event of the client would have it do: reads on from the upstream,
    finalizes. */
 
-static void
+void
 ngx_http_s3_tee_wake(ngx_http_s3_ctx_t *ctx)
 {
     ngx_connection_t    *c;
@@ -956,100 +586,4 @@ ngx_http_s3_tee_wake(ngx_http_s3_ctx_t *ctx)
     }
 
     ngx_post_event(c->write, &ngx_posted_events);
-}
-
-
-static void
-ngx_http_s3_tee_drop(ngx_http_s3_ctx_t *ctx, s3_tee_reason_e reason,
-    const char *message)
-{
-    ngx_uint_t  level;
-
-    if (ctx->tee->state != NGX_HTTP_S3_TEE_CAPTURING
-        || ngx_http_s3_tee_over(ctx))
-    {
-        return;
-    }
-
-    level = (reason == S3_TEE_CLIENT) ? NGX_LOG_INFO : NGX_LOG_WARN;
-
-    ngx_log_error(level, ctx->request->connection->log, 0,
-                  "the response is not stored: %s", message);
-
-    ngx_http_s3_tee_refused(ctx, reason);
-
-    ngx_http_s3_tee_leave(ctx, reason == S3_TEE_OVERRUN
-                               || reason == S3_TEE_NO_MEMORY
-                               || reason == S3_TEE_FAILED, message);
-}
-
-
-static void
-ngx_http_s3_tee_leave(ngx_http_s3_ctx_t *ctx, ngx_uint_t failed,
-    const char *message)
-{
-    ngx_s3_transfer_t  *t;
-
-    t = ctx->transfer;
-
-    if (t == NULL) {
-        return;
-    }
-
-    ctx->transfer = NULL;
-
-    ngx_s3_transfer_abort(t, failed, message);
-
-    *ctx->record = t->progress.record;
-    ctx->recorded = 1;
-}
-
-
-static void
-ngx_http_s3_tee_cleanup(void *data)
-{
-    ngx_http_s3_ctx_t *ctx = data;
-
-    ngx_connection_t   *c;
-    ngx_http_s3_tee_t  *tee;
-
-    tee = ctx->tee;
-    c = ctx->request->connection;
-
-    if (tee->patience.timer_set) {
-        ngx_del_timer(&tee->patience);
-    }
-
-    if (tee->turn.posted) {
-        ngx_delete_posted_event(&tee->turn);
-    }
-
-    if (ngx_http_s3_tee_over(ctx)) {
-        return;
-    }
-
-    if (c->close) {
-        ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED, NGX_S3_LEAVING);
-
-    } else if (!tee->deaf && (c->error || c->timedout || c->read->eof)) {
-        ngx_http_s3_tee_drop(ctx, S3_TEE_CLIENT,
-                             "the client closed the connection");
-
-    } else {
-        ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED,
-                             "the response did not come whole");
-    }
-
-    ngx_http_s3_tee_leave(ctx, 0, "the request was ended by nginx");
-}
-
-
-static ngx_s3_counters_t *
-ngx_http_s3_tee_counters(ngx_http_request_t *r)
-{
-    ngx_http_s3_main_conf_t  *mcf;
-
-    mcf = ngx_http_get_module_main_conf(r, ngx_http_s3_transfer_module);
-
-    return mcf->stores.zone->counters;
 }

@@ -10,6 +10,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+#include "ngx_s3_transfer.h"
 #include "s3_tee.h"
 
 
@@ -74,6 +75,11 @@ typedef struct {
 /* ngx_http_s3_tee.c */
 ngx_int_t ngx_http_s3_tee_init(ngx_conf_t *cf);
 
+/* ngx_http_s3_tee_fields.c: what the origin says of the representation, for
+   those of the object, of which the configuration's come first; NGX_ERROR: no
+   memory */
+ngx_int_t ngx_http_s3_tee_fields(ngx_http_request_t *r, ngx_array_t *headers);
+
 /* ngx_http_s3_tee_judge.c: NGX_OK: the response is to be captured;
    NGX_DECLINED: *reason says why not; NGX_ERROR */
 ngx_int_t ngx_http_s3_tee_judge(ngx_http_request_t *r,
@@ -95,6 +101,10 @@ ngx_int_t ngx_http_s3_tee_remember(ngx_http_request_t *r,
 void ngx_http_s3_tee_settle(ngx_http_request_t *r, ngx_http_s3_tee_t *tee);
 /* nobody is to send it */
 void ngx_http_s3_tee_swallow(ngx_chain_t *cl);
+
+/* ngx_http_s3_tee_tail.c: copies what is held, the end of the body, and has it
+   fed to t, which is not the caller's any more; NGX_ERROR: nothing was done */
+ngx_int_t ngx_http_s3_tee_tail(ngx_http_s3_tee_t *tee, ngx_s3_transfer_t *t);
 
 /* ngx_http_s3_tee_conf.c */
 char *ngx_http_s3_set_tee(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

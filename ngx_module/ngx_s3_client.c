@@ -1,5 +1,7 @@
 #include "ngx_s3_client_state.h"
 
+#include "ngx_s3_tls.h"
+
 
 #define NGX_S3_CLIENT_RECV        8192
 #define NGX_S3_CLIENT_MAX_REPLY   (1024 * 1024)
@@ -435,6 +437,14 @@ ngx_s3_client_take(ngx_s3_client_t *cl, size_t *n)
     }
 
     if (size == 0) {
+
+        /* RFC 9112, 9.8: what the connection ends is whole only if its peer
+           has said so. A reply that is kept says by itself what it is. */
+
+        if (cl->begun && !cl->kept && ngx_s3_tls_cut(c)) {
+            return NGX_ERROR;
+        }
+
         return s3_http_eof(&cl->http) == S3_OK ? NGX_OK : NGX_DONE;
     }
 

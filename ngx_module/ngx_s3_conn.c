@@ -562,6 +562,11 @@ ngx_s3_link_write_handler(ngx_event_t *wev)
     c = wev->data;
     link = c->data;
 
+    /* where events are told of again and again (poll, select), whoever has more
+       to write asks for the next one */
+
+    (void) ngx_handle_write_event(wev, 0);
+
     if (link->sc.write) {
         link->sc.write(&link->sc);
     }

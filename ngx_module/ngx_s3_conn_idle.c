@@ -219,6 +219,8 @@ ngx_s3_link_dummy_handler(ngx_event_t *ev)
 {
     ngx_log_debug0(NGX_LOG_DEBUG_EVENT, ev->log, 0,
                    "s3 idle connection dummy handler");
+
+    (void) ngx_handle_write_event(ev, 0);
 }
 
 

@@ -111,3 +111,20 @@ ngx_s3_reason(char *reason, const char *fmt, ...)
         }
     }
 }
+
+
+u_char *
+ngx_s3_log_object(ngx_log_t *log, u_char *buf, size_t len, ngx_str_t *id,
+    ngx_str_t *bucket, ngx_str_t *key)
+{
+    u_char  *p;
+
+    if (log->action) {
+        p = ngx_snprintf(buf, len, " while %s", log->action);
+        len -= p - buf;
+        buf = p;
+    }
+
+    return ngx_snprintf(buf, len, ", transfer: %V, bucket: \"%V\", key: \"%V\"",
+                        id, bucket, key);
+}

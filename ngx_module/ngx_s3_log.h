@@ -1,6 +1,7 @@
 /*
- * A log that holds nginx's own lines back where a failure is no error yet, and
- * keeps the first of them as the reason.
+ * What lines of the log say of a transfer; and a log that holds nginx's own
+ * lines back where a failure is no error yet, and keeps the first of them as
+ * the reason.
  */
 
 #ifndef NGX_S3_LOG_H
@@ -21,6 +22,12 @@ typedef struct {
    takes the text of another line. The catcher must not move. */
 void ngx_s3_catcher_init(ngx_s3_catcher_t *catcher, ngx_log_t *real,
     char *reason);
+
+
+/* what a log's handler adds to a line: what is being done, and for which
+   transfer */
+u_char *ngx_s3_log_object(ngx_log_t *log, u_char *buf, size_t len,
+    ngx_str_t *id, ngx_str_t *bucket, ngx_str_t *key);
 
 
 #endif /* NGX_S3_LOG_H */

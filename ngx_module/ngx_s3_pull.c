@@ -1,5 +1,6 @@
 #include "ngx_s3_pull.h"
 
+#include "ngx_s3_log.h"
 #include "ngx_s3_multipart.h"
 
 
@@ -244,8 +245,9 @@ ngx_s3_pull_create(ngx_s3_pull_t *p, ngx_s3_result_t *result)
 }
 
 
-/* all of it has to come again, which is another attempt. NGX_ERROR: there is
-   none, and the pull ends. */
+/* All of it has to come again, which is another attempt. NGX_ERROR: there is
+   none, and the pull ends. A cancellation that this worker has not looked for
+   yet is the former's, whose record is about to be final. */
 
 static ngx_int_t
 ngx_s3_pull_renew(ngx_s3_pull_t *p)
@@ -253,6 +255,13 @@ ngx_s3_pull_renew(ngx_s3_pull_t *p)
     ngx_s3_transfer_t  *t;
 
     t = p->transfer;
+
+    ngx_s3_progress_cancel(p->conf->transfer->progress.stores);
+
+    if (t->done) {
+        return NGX_ERROR;
+    }
+
     p->transfer = NULL;
 
     ngx_s3_transfer_abort(t, 0, "the origin broke off, it is fetched again "
@@ -275,23 +284,14 @@ ngx_s3_pull_renew(ngx_s3_pull_t *p)
 static u_char *
 ngx_s3_pull_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char             *p;
     ngx_s3_pull_t      *pull;
     ngx_s3_pull_log_t  *pl;
 
     pl = log->data;
     pull = pl->pull;
 
-    p = buf;
-
-    if (log->action) {
-        p = ngx_snprintf(p, len, " while %s", log->action);
-        len -= p - buf;
-        buf = p;
-    }
-
-    return ngx_snprintf(p, len, ", transfer: %V, bucket: \"%V\", key: \"%V\"",
-                        &pull->spec.id, &pull->spec.bucket, &pull->spec.key);
+    return ngx_s3_log_object(log, buf, len, &pull->spec.id, &pull->spec.bucket,
+                             &pull->spec.key);
 }
 
 
@@ -430,9 +430,15 @@ ngx_s3_pull_first(ngx_s3_pull_t *p)
         return NGX_ERROR;
     }
 
+    if (p->transfer->done) {
+        return NGX_ERROR;
+    }
+
     if (p->total != -1
         && ngx_s3_transfer_total(p->transfer, p->total) != NGX_OK)
     {
+        p->result = p->transfer->result;
+        ngx_s3_pull_log(p, NGX_LOG_ERR, "failed", NULL);
         return NGX_ERROR;
     }
 

@@ -488,7 +488,7 @@ ngx_s3_pull_rest(ngx_s3_pull_t *p)
 {
     int64_t    total;
     uint64_t   first, last;
-    ngx_str_t  etag, range;
+    ngx_str_t  range;
 
     range = ngx_s3_request_field(&p->rq, "content-range");
 
@@ -513,9 +513,10 @@ ngx_s3_pull_rest(ngx_s3_pull_t *p)
         return 0;
     }
 
-    etag = ngx_s3_request_field(&p->rq, "etag");
+    /* RFC 9110, 15.3.7.3: an origin that does not say of what it is the rest may
+       know Range and not If-Range */
 
-    if ((etag.len && !ngx_s3_pull_is(p, "etag", p->etag, p->etag_len))
+    if (!ngx_s3_pull_is(p, "etag", p->etag, p->etag_len)
         || !ngx_s3_pull_is(p, "content-encoding", p->encoding,
                            p->encoding_len))
     {

@@ -1,5 +1,7 @@
 #include "ngx_s3_reaper.h"
 
+#include "ngx_s3_log.h"
+
 
 #define NGX_S3_REAPER_CALLS    4         /* at a time */
 #define NGX_S3_REAPER_MAX      10000     /* aborts that wait */
@@ -853,19 +855,10 @@ ngx_s3_debt_other_keys(ngx_s3_debt_t *debt)
 static u_char *
 ngx_s3_debt_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char         *p;
     ngx_s3_debt_t  *debt;
 
     debt = log->data;
 
-    p = buf;
-
-    if (log->action) {
-        p = ngx_snprintf(p, len, " while %s", log->action);
-        len -= p - buf;
-        buf = p;
-    }
-
-    return ngx_snprintf(p, len, ", transfer: %V, bucket: \"%V\", key: \"%V\"",
-                        &debt->name, &debt->bucket, &debt->key);
+    return ngx_s3_log_object(log, buf, len, &debt->name, &debt->bucket,
+                             &debt->key);
 }

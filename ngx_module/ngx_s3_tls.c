@@ -320,6 +320,25 @@ ngx_s3_tls_release(ngx_s3_tls_t *tls)
 }
 
 
+/* nginx has libssl take the end of the connection for an alert, and then both
+   leave the same flag; but an alert is read before that end is */
+
+ngx_uint_t
+ngx_s3_tls_cut(ngx_connection_t *c)
+{
+    ngx_ssl_conn_t  *ssl;
+
+    if (c->ssl == NULL) {
+        return 0;
+    }
+
+    ssl = c->ssl->connection;
+
+    return !(SSL_get_shutdown(ssl) & SSL_RECEIVED_SHUTDOWN)
+           || BIO_eof(SSL_get_rbio(ssl));
+}
+
+
 void
 ngx_s3_tls_close(ngx_connection_t *c)
 {

@@ -42,6 +42,11 @@ struct ngx_s3_tls_s {
    of both events are replaced. */
 ngx_int_t ngx_s3_tls_start(ngx_s3_tls_t *tls, ngx_s3_error_e *error);
 
+/* Whether the end that c->recv() has told of is the connection's alone, and the
+   peer did not say that there is no more (a closing alert: RFC 8446, 6.1); 0
+   also without TLS. */
+ngx_uint_t ngx_s3_tls_cut(ngx_connection_t *c);
+
 /* Frees what TLS holds of the connection, without waiting and in silence. */
 void ngx_s3_tls_close(ngx_connection_t *c);
 

@@ -1,6 +1,7 @@
 #include "ngx_s3_multipart.h"
 
 #include "ngx_s3_kept.h"
+#include "ngx_s3_log.h"
 
 
 #define NGX_S3_TRANSFER_RETRY  5000      /* ms, to a client that comes too
@@ -421,22 +422,17 @@ ngx_s3_transfer_too_large(ngx_s3_transfer_t *t, ngx_s3_result_t *result)
 static u_char *
 ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char                 *p;
+    ngx_str_t               id;
+    ngx_s3_transfer_t      *t;
     ngx_s3_transfer_log_t  *tl;
 
     tl = log->data;
+    t = tl->transfer;
 
-    p = buf;
+    id.data = (u_char *) t->progress.record.id;
+    id.len = ngx_strlen(id.data);
 
-    if (log->action) {
-        p = ngx_snprintf(p, len, " while %s", log->action);
-        len -= p - buf;
-        buf = p;
-    }
-
-    return ngx_snprintf(p, len, ", transfer: %s, bucket: \"%V\", key: \"%V\"",
-                        tl->transfer->progress.record.id,
-                        &tl->transfer->bucket, &tl->transfer->key);
+    return ngx_s3_log_object(log, buf, len, &id, &t->bucket, &t->key);
 }
 
 

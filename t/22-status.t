@@ -783,7 +783,7 @@ EOF
         ["$s3 s3_progress_step 1% 1m x; s3_upload;", 'has an invalid size'],
         ["$s3 s3_progress_step 1% 1m; s3_progress_step 1% 1m; s3_upload;",
             '"s3_progress_step" directive is duplicate'],
-        ["$s3 s3_tee; s3_upload;", 'unknown directive "s3_tee"'],
+        ["$s3 s3_resumable; s3_upload;", 'unknown directive "s3_resumable"'],
         (map { ["$s3 s3_progress_step $_ 100m; s3_upload;",
             qq(invalid percentage "$_" in "s3_progress_step", it must be )
             . 'between 0.01% and 100%'] } qw/ 0% 101% 1 x% % 1.001% -1% /),

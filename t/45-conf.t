@@ -48,7 +48,8 @@ subtest 'nginx -t' => sub {
 
     # (the log's directory is Debian's; a name has to be found)
     s{/var/log/nginx/}{logs/}g for values %samples;
-    s{proxy_pass\s+https?://\K[\w.]*example\.com}{127.0.0.1}g for values %samples;
+    s{proxy_pass\s+https?://\K[\w.]*example\.com}{127.0.0.1}g
+        for values %samples;
 
     for my $name (sort keys %samples) {
         write_file("$dir/conf/$name", $samples{$name});

@@ -133,6 +133,7 @@ http {
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
+        listen 127.0.0.1:%%PORT_small%% sndbuf=32k;
         add_header X-Pid $pid always;
         %%LOCATIONS%%
         location /status/ { access_log off; s3_status list; }
@@ -415,7 +416,8 @@ subtest 'wait no longer than the client does' => sub {
     }
 };
 
-# A client that leaves once it has some of its download: id and process.
+# A client that leaves once it has some of its download, and nginx cannot send
+# more: id and process.
 sub leave {
     my ($where, $query, $how, %o) = @_;
     my $id = id("leave $where $how");
@@ -423,12 +425,13 @@ sub leave {
     return [$id, spawn({ stderr => $t->dir . '/leave.err' }, sub {
         if ($how eq 'cancel' || $how eq 'h2-close') {
             h2_put($n->port('h2'), $uri, '/dev/null', method => 'GET',
-                take => 200_000, then => "end-$how" =~ s/h2-//r);
+                take => 200_000, pause => 0.4, then => "end-$how" =~ s/h2-//r);
             return;
         }
-        my $c = $t->raw($n->port, rcvbuf => 65536);
+        my $c = $t->raw($n->port('small'), rcvbuf => 32768);
         $c->send("GET $uri HTTP/1.1\r\nHost: a\r\n\r\n");
         $c->skip(200_000);
+        sleep 0.4;
         $how eq 'reset' ? $c->reset : $c->close;
     })];
 }

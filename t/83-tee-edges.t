@@ -14,6 +14,7 @@ use JSON::PP ();
 use Test::More;
 use S3T;
 use S3T::Tee;
+use S3T::Util qw/ wait_exit /;
 
 my $t = S3T->new;
 
@@ -62,6 +63,9 @@ my $fcgi_pid = spawn({}, \&fastcgi);
 my $slow = $t->fake(on => { part => { delay => 3 } });
 my $refuses = $t->fake(on => { create => { status => 403, delay => 2 },
     part => { status => 403 }, put => { status => 403 } });
+# one that fails in the middle
+my $fails = $t->fake(on => { part => [ { delay => 4 },
+    ({ delay => 3, status => 403 }) x 20 ] });
 my $fake = 's3_bucket bucket; s3_credentials static k s; s3_region r;'
     . ' s3_addressing path; s3_part_size 5m; s3_window 10m;'
     . ' s3_part_concurrency 1;';
@@ -70,8 +74,27 @@ my $large = data(24 * MB);
 my $path = $t->served($large);
 my $small = $t->served(data(1000));
 my $files = $t->files;
+my $half = "half a page\n" x 200_000;
+# (not so small that nginx would keep it for what follows)
+my $part = $t->served(data(3000));
+write_file("$files/page.html",
+    join qq{<!--#include virtual="/plain$part" -->}, $half, $half, $half);
+chmod 0644, "$files/page.html";
 
-my $n = $t->nginx(<<"EOC", workers => 1);
+# for a filter that puts an answer of its own in the place of another
+my $image_filter = '/usr/lib/nginx/modules/ngx_http_image_filter_module.so';
+my $images = -e $image_filter && !$ENV{T_ASAN};
+my $replaced = !$images ? '' : join '', map { <<"EOC" }
+        location /replaced/$_/ {
+            s3_tee; s3_tee_on_overrun $_; proxy_buffering off;
+            proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+            image_filter resize 10 10; recursive_error_pages on;
+            error_page 415 = /plain$small;
+        }
+EOC
+    qw/ drop wait /;
+
+my $n = $t->nginx(<<"EOC", workers => 1,
 %%MAIN%%
 http {
     %%HTTP%%
@@ -102,7 +125,20 @@ http {
             s3_tee; proxy_pass http://127.0.0.1:%%PORT_paced%%/;
             proxy_ignore_client_abort on; proxy_buffering off;
         }
-        location /plain/ { alias $files/; }
+        location /plain/ { s3_tee; alias $files/; }
+        location /ssi/ {
+            s3_tee; s3_tee_on_overrun wait; ssi on; alias $files/;
+        }
+        location /ssiun/ {
+            s3_tee; s3_tee_on_overrun wait; ssi on; proxy_buffering off;
+            proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+        }
+        location /add/ {
+            s3_tee; s3_tee_on_overrun wait; proxy_max_temp_file_size 0;
+            proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+            add_before_body /plain$part; add_after_body /plain$part;
+        }
+$replaced
         fastcgi_param QUERY_STRING \$query_string;
         fastcgi_param REQUEST_METHOD \$request_method;
         location /fcgi/buffered { s3_tee; fastcgi_pass 127.0.0.1:$fastcgi; }
@@ -151,6 +187,27 @@ http {
         location /status/ { s3_status list; }
     }
     server {
+        listen 127.0.0.1:%%PORT_h2fails%% http2 sndbuf=16k;
+        s3_endpoint @{[$fails->url]}; $fake
+        s3_transfer_id \$asked;
+        s3_tries 1;
+        s3_tee_on_overrun wait;
+        proxy_ignore_client_abort on;
+        location /buffered/ {
+            s3_tee; proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+            proxy_max_temp_file_size 0;
+        }
+        location /unbuffered/ {
+            s3_tee; proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+            proxy_buffering off;
+        }
+        location /abort/ {
+            s3_tee; proxy_pass http://127.0.0.1:%%PORT_origin%%/;
+            proxy_buffering off; s3_tee_client_abort abort;
+        }
+        location /plain/ { alias $files/; }
+    }
+    server {
         listen 127.0.0.1:%%PORT_refuses%%;
         s3_endpoint @{[$refuses->url]}; $fake
         s3_transfer_id \$asked;
@@ -160,6 +217,7 @@ http {
     }
 }
 EOC
+    modules => $images ? [$image_filter] : []);
 
 subtest 'FastCGI that dies' => sub {
     for my $l (qw/ buffered unbuffered kept closed /) {
@@ -185,17 +243,43 @@ subtest 'FastCGI that dies' => sub {
     is($t->s3->head('fcgi/cached'), undef, 'no object');
 };
 
+# one that is cancelled does not disturb the next on its connection
+sub is_cancelled {
+    my ($port, $uri, $name, @options) = @_;
+    my $answer = $t->dir . '/h2get.out';
+    my $pid = spawn({ stdout => $answer }, 't/lib/h2get', $n->port($port), $uri,
+        "/plain$small", @options);
+    wait_exit($pid, 60);
+    is_deeply(JSON::PP::decode_json(read_file($answer)),
+        { other => 1000, error => undef }, "$name: the other stream");
+}
+
 subtest 'a stream that is cancelled' => sub {
     for my $l (qw/ left leftun /) {
         my $id = id($l);
-        my $r = JSON::PP::decode_json(`t/lib/h2get @{[$n->port('h2')]} \\
-            '/$l$path?id=$id' /plain$small`);
-        is_deeply($r, { other => 1000, error => undef },
-            "$l: the connection's other streams");
+        is_cancelled('h2', "/$l$path?id=$id", $l);
         is_final($n, $id, 'completed', $l);
         is(logged($n, $id)->{tee}, 'captured', "$l: captured");
         is_deeply([$t->s3->sha256("$l$path")],
             [$large->{sha256}, $large->{size}], "$l: the object");
+    }
+};
+
+# what is held up by a subrequest goes on after it
+subtest 'subrequests' => sub {
+    my $included = read_file("$files$part");
+    my $page = read_file("$files/page.html");
+    my $made = join $included, $half, $half, $half;
+    my %is = (ssi => $made, ssiun => $made,
+        add => $included . $page . $included);
+    for my $l (sort keys %is) {
+        my $id = id($l);
+        my $r = curl($n->url("/$l/page.html?id=$id"), timeout => 10);
+        is(sha256_hex($r->{body}), sha256_hex($is{$l}), "$l: the client's");
+        is(logged($n, $id)->{tee}, 'captured', "$l: captured");
+        is_final($n, $id, 'completed', $l);
+        is_deeply([$t->s3->sha256("$l/page.html")],
+            [sha256_hex($page), length $page], "$l: the object");
     }
 };
 
@@ -222,8 +306,20 @@ for my $d ($large, data(20 * MB + 20_000)) {
         $c->kill('KILL');
         is_final($n, $id, 'completed', 'gone');
         is(logged($n, $id)->{tee}, 'captured', 'captured');
-        my @complete = $slow->requests('complete');
-        like($complete[-1]{path}, qr{/gone$path$}, 'S3 was told so');
+        my ($complete) = grep { $_->{path} =~ m{/gone\Q$path\E$} }
+            $slow->requests('complete');
+        ok($complete, 'S3 was told so');
+        my $body = read_file($d->{path});
+        my $from = 0;
+        for my $part (sort { $a->{query}{partNumber} <=> $b->{query}{partNumber} }
+            grep { $_->{path} eq $complete->{path} } $slow->requests('part'))
+        {
+            is($part->{sha256},
+                sha256_hex(substr $body, $from, $part->{length}),
+                "part $part->{query}{partNumber}");
+            $from += $part->{length};
+        }
+        is($from, $d->{size}, 'all parts');
     };
 }
 
@@ -238,7 +334,30 @@ subtest 'S3 refuses' => sub {
     }
 };
 
+# the requests end: else nginx does not
+subtest 'a stream that is cancelled while S3 is slow, and then fails' => sub {
+    for my $l (qw/ buffered unbuffered abort /) {
+        my $id = id("fails $l");
+        is_cancelled('h2fails', "/$l$path?id=$id", $l, '--all');
+        ok(logged($n, $id, 20)->{tee}, "$l: it ends");
+    }
+};
+
+SKIP: {
+    skip 'no image filter', 1 if !$images;
+    subtest 'an answer that is replaced' => sub {
+        for my $l (qw/ drop wait /) {
+            my $id = id("replaced $l");
+            my $r = curl($n->url("/replaced/$l$path?id=$id"));
+            is(length $r->{body}, 1000, "$l: the client has it");
+            is(logged($n, $id)->{tee}, 'truncated', "$l: the status");
+            is_final($n, $id, 'aborted', $l);
+            is($t->s3->head("replaced/$l$path"), undef, "$l: no object");
+        }
+    };
+}
+
 $t->expect_errors(qr/upstream prematurely closed/);
-$t->allow_errors(qr/s3 request|HTTP 403|403/);
+$t->allow_errors(qr/403|image filter: too big/);
 
 end_child($fcgi_pid);

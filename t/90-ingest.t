@@ -263,7 +263,8 @@ subtest 'what is asked' => sub {
 };
 
 subtest 'methods and bodies' => sub {
-    my $r = curl($n->url('/fake/plain'), method => 'PUT', body => 'x' x 300_000);
+    my $r = curl($n->url('/fake/plain'), method => 'PUT',
+        body => 'x' x 300_000);
     is($r->{status}, 201, 'PUT, whose body is dropped');
     is($s3->get('fake/plain'), 'plain', 'what S3 holds');
     $r = pull('/fake/plain', port => 'h2', h2 => 1);
@@ -290,8 +291,8 @@ subtest 'fields that are kept' => sub {
     my %want = ('content-type' => 'text/x-test', 'cache-control' => 'no-cache',
         'content-language' => 'de', 'content-disposition' => 'attachment',
         expires => 'Thu, 01 Dec 2033 16:00:00 GMT', 'x-amz-meta-by' => 'us',
-        'x-amz-meta-origin-etag' => 'W/"weak"', 'x-amz-meta-origin-last-modified'
-            => 'Sun, 01 Nov 2026 00:00:00 GMT');
+        'x-amz-meta-origin-etag' => 'W/"weak"',
+        'x-amz-meta-origin-last-modified' => 'Sun, 01 Nov 2026 00:00:00 GMT');
     is_deeply({ map { $_, $h->{$_} } keys %want }, \%want, 'with the object');
 };
 
@@ -443,8 +444,8 @@ EOF
         like($text, $said, $wrong);
     };
     my $good = qr/test is successful/;
-    $check->("s3_ingest $_;", $good) for 'http://a.test', 'HTTPS://a.test:8443/x',
-        'http://a.test$uri', 'https://a.test/$arg_x', '$mine', '${mine}/x',
+    $check->("s3_ingest $_;", $good) for 'http://a.test',
+        'HTTPS://a.test:8443/x', 'http://a.test$uri', 'https://a.test/$arg_x', '$mine', '${mine}/x',
         '$mine$uri', 's3://bucket/key', 's3://bucket$uri', 's3://bucket/$arg_x',
         '$mine key', 'http://a.test $arg_key', 'http://93.184.216.34/';
     my $literal = qr{invalid URL of "s3_ingest" in location "/wrong"};
@@ -454,8 +455,8 @@ EOF
         's3://bucket/a/../b', 'http://a.test:99999/';
     my $map = qr{in location "/wrong" begins with "\$\w+".*put a "map"};
     $check->("s3_ingest $_;", $map) for '$arg_u', '$http_x_url', '$cookie_u',
-        '$uri', '$request_uri', '$1', '$upstream_http_x', '$args', '$limit_rate',
-        '$host', '$unknown', '${arg_u}/x', '$sent_http_x', '$ARG_x';
+        '$uri', '$request_uri', '$1', '$upstream_http_x', '$args',
+        '$limit_rate', '$host', '$unknown', '${arg_u}/x', '$sent_http_x', '$ARG_x';
     $check->('set $z http://a.test; s3_ingest $z;', $good);
     $check->('s3_ingest http://127.0.0.1/;',
         qr{location "/wrong" is loopback: it needs "s3_ingest_allow"});
@@ -481,7 +482,8 @@ EOF
         qr/is duplicate|invalid "s3_bucket"/);
     $check->('s3_ingest http://a.test ../x;',
         qr{invalid key of "s3_ingest" in location "/wrong"});
-    $check->("s3_ingest http://a.test; $_;", qr/cannot stand beside|is duplicate/)
+    $check->("s3_ingest http://a.test; $_;",
+        qr/cannot stand beside|is duplicate/)
         for 's3_upload', 's3_status', 's3_ingest http://b.test';
     $check->("$_; s3_ingest http://a.test;", qr/cannot stand beside/)
         for 's3_upload', 's3_status';

@@ -42,7 +42,7 @@ my %origin = (
         my ($r) = @_;
         my ($from) = ($r->{headers}{range} || '') =~ /(\d+)/;
         return defined $from ? { status => 206, body => substr($text, $from),
-            headers => { 'Content-Range' => "bytes $from-"
+            headers => { ETag => '"e"', 'Content-Range' => "bytes $from-"
                 . (length($text) - 1) . '/' . length $text } }
             : { pieces => [0, $all . substr($text, 0, 100_000), 0.3, ''],
                 close => 'after' };

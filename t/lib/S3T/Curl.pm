@@ -83,8 +83,9 @@ sub curl_start {
 # An HTTP/2 upload that may stop anywhere (t/lib/h2put says more):
 # h2_put(PORT, PATH, FILE, length => announced, send => bytes, then => 'end',
 # 'close', 'reset', 'cancel', 'wait', 'end-close' …, also => n, tls => ca,
-# method => 'GET', take => bytes of the answer before "then", timeout => s):
-# { status, headers, body, json, others }, status 0 where no answer came.
+# method => 'GET', take => bytes of the answer before "then", pause => s between
+# them, timeout => s): { status, headers, body, json, others }, status 0 where no
+# answer came.
 sub h2_put {
     my ($port, $path, $file, %o) = @_;
     my $out = "$DIR/h2put-" . ++$number;

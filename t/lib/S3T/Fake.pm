@@ -24,7 +24,8 @@ package S3T::Fake;
 #   pieces     [ seconds, bytes, seconds, bytes ... ] in place of an answer
 #   cut        bytes of the answer that are sent before the connection closes
 #   stored     bytes of a part that ListParts then tells of (all of it)
-#   close      'before' the answer, 'after' it; 'reset': RST in its place;
+#   close      'before' the answer, 'after' it; 'reset': RST in its place, or
+#              after what `raw` or `pieces` say of it;
 #              'idle': after it, and without saying so, once `idle` s passed
 
 use strict;
@@ -264,7 +265,7 @@ sub _answer {
     return 0 if $close eq 'before';
     if ($close eq 'reset') {
         setsockopt $socket, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0;
-        return 0;
+        return 0 if !$a->{pieces} && !defined $a->{raw};
     }
     if ($a->{pieces}) {
         my @pieces = @{$a->{pieces}};

@@ -432,7 +432,7 @@ sub answers {
     $s->case('slow-down-always', on => { part => { %$slow_down,
             headers => { 'Retry-After' => 1 } } }, body => $large, status => 503,
         code => 'SlowDown', count => { part => 3, abort => 1 },
-        conf => 's3_retry_timeout 4s;', message => qr/503 SlowDown/,
+        conf => 's3_retry_timeout 30s;', message => qr/503 SlowDown/,
         retry_after => 1);
 
     $s->case('create-fails', on => { create => $internal }, body => $large,
