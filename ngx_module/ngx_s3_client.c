@@ -70,6 +70,8 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
 
     cl->rq = rq;
     cl->size = size;
+    cl->to = cl->buf;
+    cl->room = size;
     cl->max_reply = rq->max_reply ? rq->max_reply : NGX_S3_CLIENT_MAX_REPLY;
     cl->read_timeout = rq->read_timeout ? rq->read_timeout
                                         : rq->endpoint->read_timeout;
@@ -428,7 +430,7 @@ ngx_s3_client_take(ngx_s3_client_t *cl, size_t *n)
     c = cl->sc->connection;
     *n = 0;
 
-    size = c->recv(c, cl->buf, cl->size);
+    size = c->recv(c, cl->to, cl->room);
 
     if (size == NGX_AGAIN || size == NGX_ERROR) {
         return size;
@@ -458,7 +460,7 @@ ngx_s3_client_feed(ngx_s3_client_t *cl, size_t n)
 {
     size_t  used;
 
-    switch (s3_http_feed(&cl->http, cl->buf, n, &used)) {
+    switch (s3_http_feed(&cl->http, cl->to, n, &used)) {
 
     case S3_OK:
 

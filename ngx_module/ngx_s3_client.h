@@ -19,6 +19,9 @@ typedef ngx_int_t (*ngx_s3_request_begin_pt)(ngx_s3_request_t *rq);
 typedef ngx_int_t (*ngx_s3_request_part_pt)(ngx_s3_request_t *rq,
     ngx_buf_t *b);
 
+/* see ngx_s3_request_t.room; returns bytes, *p is where they begin */
+typedef size_t (*ngx_s3_request_room_pt)(ngx_s3_request_t *rq, u_char **p);
+
 struct ngx_s3_request_s {
     /* set by the caller, who keeps all of it until handler or cancel */
     ngx_s3_endpoint_t  *endpoint;
@@ -64,6 +67,15 @@ struct ngx_s3_request_s {
      * NGX_ERROR: as for begin.
      */
     ngx_s3_request_part_pt   part;
+
+    /*
+     * NULL: none. Asked before a read, once all that came was taken: memory of
+     * the caller's that the read may go to, 0: there is none. Part comes with
+     * what was read, decoded, from the beginning of that memory, before
+     * anything else happens; what it does not take is moved away. May neither
+     * cancel rq nor resume it.
+     */
+    ngx_s3_request_room_pt   room;
 
     ngx_s3_request_pt   handler;     /* called once, never from send() */
     void               *data;

@@ -39,7 +39,8 @@ typedef struct {
     unsigned           no_memory:1;
 
     /* a body that is handed over */
-    ngx_buf_t          in;           /* decoded and not yet taken, in buf */
+    ngx_buf_t          in;           /* decoded and not yet taken, in buf or
+                                        in to */
     ngx_int_t          end;          /* of the reading, NGX_AGAIN: not yet */
     unsigned           begun:1;      /* the caller knows the head */
     unsigned           kept:1;       /* and wants a reply as others have it */
@@ -52,6 +53,8 @@ typedef struct {
     ngx_buf_t          bufs[NGX_S3_CLIENT_BUFS];
     ngx_chain_t        links[NGX_S3_CLIENT_BUFS];
     s3_http_t          http;
+    u_char            *to;           /* where the next read goes */
+    size_t             room;         /* there */
     size_t             size;         /* of buf */
     u_char             buf[1];       /* one read */
 } ngx_s3_client_t;

@@ -9,10 +9,14 @@
 #include "ngx_s3_client_state.h"
 
 
+/* with less room it is not worth a read of its own */
+#define NGX_S3_CLIENT_ROOM  16384
+
 /* between two looks of a leaving worker; while paused */
 #define NGX_S3_CLIENT_HOLD  60000    /* ms */
 
 
+static void ngx_s3_client_room(ngx_s3_client_t *cl);
 static ngx_int_t ngx_s3_client_pass(ngx_s3_client_t *cl);
 static ngx_int_t ngx_s3_client_begin(ngx_s3_client_t *cl);
 static ngx_int_t ngx_s3_client_part(ngx_s3_client_t *cl);
@@ -75,8 +79,7 @@ ngx_s3_client_stream(ngx_s3_client_t *cl, ngx_uint_t *progress)
             return NGX_AGAIN;
         }
 
-        cl->in.pos = cl->buf;
-        cl->in.last = cl->buf;
+        ngx_s3_client_room(cl);
 
         cl->end = ngx_s3_client_take(cl, &n);
 
@@ -87,6 +90,31 @@ ngx_s3_client_stream(ngx_s3_client_t *cl, ngx_uint_t *progress)
         *progress = 1;
         size += n;
     }
+}
+
+
+/* where the next read goes: what is read in its place need not be copied */
+
+static void
+ngx_s3_client_room(ngx_s3_client_t *cl)
+{
+    u_char  *p;
+    size_t   size;
+
+    cl->to = cl->buf;
+    cl->room = cl->size;
+
+    if (cl->begun && !cl->kept && cl->rq->room) {
+        size = cl->rq->room(cl->rq, &p);
+
+        if (size >= NGX_S3_CLIENT_ROOM) {
+            cl->to = p;
+            cl->room = ngx_min(size, cl->size);
+        }
+    }
+
+    cl->in.pos = cl->to;
+    cl->in.last = cl->to;
 }
 
 
@@ -206,6 +234,17 @@ ngx_s3_client_part(ngx_s3_client_t *cl)
 
     if (rc != NGX_AGAIN) {
         return ngx_s3_client_refuse(cl);
+    }
+
+    if (cl->to != cl->buf) {
+
+        /* the caller's memory is its own again */
+
+        cl->in.last = ngx_movemem(cl->buf, cl->in.pos,
+                                  cl->in.last - cl->in.pos);
+        cl->in.pos = cl->buf;
+        cl->to = cl->buf;
+        cl->room = cl->size;
     }
 
     ngx_s3_client_pause(cl);

@@ -252,6 +252,29 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
 }
 
 
+size_t
+ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p)
+{
+    ngx_buf_t  *b;
+
+    /* nothing is begun for bytes that may not come */
+
+    if (t->done || t->part == NULL
+        || t->plan.total == -1 || t->received >= (uint64_t) t->plan.total
+        || ngx_s3_fill_room(t) != NGX_OK)
+    {
+        return 0;
+    }
+
+    b = &t->part->last->buf;
+
+    *p = b->last;
+
+    return ngx_min((uint64_t) (b->end - b->last),
+                   t->part->planned - t->part->size);
+}
+
+
 static ngx_int_t
 ngx_s3_fill_buf(ngx_s3_transfer_t *t, ngx_buf_t *b)
 {

@@ -87,7 +87,11 @@ ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
     n = ngx_min(len, (size_t) (b->end - b->last));
     n = ngx_min(n, part->planned - part->size);
 
-    b->last = ngx_cpymem(b->last, p, n);
+    if (p != b->last) {
+        ngx_memcpy(b->last, p, n);
+    }
+
+    b->last += n;
     part->size += n;
 
     if (crc32) {

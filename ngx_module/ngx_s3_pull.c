@@ -510,6 +510,15 @@ ngx_s3_pull_refused(ngx_s3_pull_t *p)
 }
 
 
+size_t
+ngx_s3_pull_room(ngx_s3_request_t *rq, u_char **p)
+{
+    ngx_s3_pull_t *pull = rq->data;
+
+    return pull->waiting ? 0 : ngx_s3_transfer_room(pull->transfer, p);
+}
+
+
 ngx_int_t
 ngx_s3_pull_part(ngx_s3_request_t *rq, ngx_buf_t *b)
 {

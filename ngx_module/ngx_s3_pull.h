@@ -152,6 +152,7 @@ const char *ngx_s3_pull_special(ngx_s3_pull_conf_t *conf,
 
 ngx_int_t ngx_s3_pull_begin(ngx_s3_request_t *rq);
 ngx_int_t ngx_s3_pull_part(ngx_s3_request_t *rq, ngx_buf_t *b);
+size_t ngx_s3_pull_room(ngx_s3_request_t *rq, u_char **p);
 void ngx_s3_pull_answered(ngx_s3_request_t *rq);
 
 

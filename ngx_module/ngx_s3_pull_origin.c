@@ -139,6 +139,7 @@ ngx_s3_pull_request(ngx_s3_pull_t *p)
     rq->max_reply = NGX_S3_PULL_REPLY;
     rq->begin = ngx_s3_pull_begin;
     rq->part = ngx_s3_pull_part;
+    rq->room = ngx_s3_pull_room;
     rq->handler = ngx_s3_pull_answered;
     rq->data = p;
 

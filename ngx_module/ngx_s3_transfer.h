@@ -212,6 +212,10 @@ ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
  */
 ngx_int_t ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in);
 
+/* Where the next bytes go, which need not be copied if they are there when they
+   are fed, without anything in between: returns how many, maybe 0. */
+size_t ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p);
+
 /* The source has no more bytes at the moment: memory that it does not use may
    be lent to others until it is fed again. */
 void ngx_s3_transfer_silent(ngx_s3_transfer_t *t);
