@@ -61,6 +61,14 @@ ngx_http_s3_tee_tail(ngx_http_s3_tee_t *tee, ngx_s3_transfer_t *t)
     t->handler = ngx_http_s3_tee_tail_event;
     t->data = tail;
 
+    if (tee->ready) {
+
+        /* it may have been held for the sake of others alone, and then nobody
+           tells when to go on */
+
+        ngx_http_s3_tee_tail_event(tail, NGX_S3_RESUME);
+    }
+
     return NGX_OK;
 }
 
