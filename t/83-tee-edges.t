@@ -81,9 +81,10 @@ write_file("$files/page.html",
     join qq{<!--#include virtual="/plain$part" -->}, $half, $half, $half);
 chmod 0644, "$files/page.html";
 
-# for a filter that puts an answer of its own in the place of another
+# for a filter that puts an answer of its own in the place of another (Debian's
+# module does not go with the nginx of the sanitizers)
 my $image_filter = '/usr/lib/nginx/modules/ngx_http_image_filter_module.so';
-my $images = -e $image_filter && !$ENV{T_ASAN};
+my $images = !$ENV{T_ASAN};
 my $replaced = !$images ? '' : join '', map { <<"EOC" }
         location /replaced/$_/ {
             s3_tee; s3_tee_on_overrun $_; proxy_buffering off;
@@ -342,19 +343,16 @@ subtest 'a stream that is cancelled while S3 is slow, and then fails' => sub {
     }
 };
 
-SKIP: {
-    skip 'no image filter', 1 if !$images;
-    subtest 'an answer that is replaced' => sub {
-        for my $l (qw/ drop wait /) {
-            my $id = id("replaced $l");
-            my $r = curl($n->url("/replaced/$l$path?id=$id"));
-            is(length $r->{body}, 1000, "$l: the client has it");
-            is(logged($n, $id)->{tee}, 'truncated', "$l: the status");
-            is_final($n, $id, 'aborted', $l);
-            is($t->s3->head("replaced/$l$path"), undef, "$l: no object");
-        }
-    };
-}
+subtest 'an answer that is replaced' => sub {
+    for my $l (qw/ drop wait /) {
+        my $id = id("replaced $l");
+        my $r = curl($n->url("/replaced/$l$path?id=$id"));
+        is(length $r->{body}, 1000, "$l: the client has it");
+        is(logged($n, $id)->{tee}, 'truncated', "$l: the status");
+        is_final($n, $id, 'aborted', $l);
+        is($t->s3->head("replaced/$l$path"), undef, "$l: no object");
+    }
+} if $images;
 
 $t->expect_errors(qr/upstream prematurely closed/);
 $t->allow_errors(qr/403|image filter: too big/);
