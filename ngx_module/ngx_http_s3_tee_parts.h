@@ -8,8 +8,7 @@
 #include "ngx_http_s3_spec.h"
 
 
-/* r->buffered has four bits: ssi, sub, copy have the others, and this one is
-   image_filter's too */
+/* r->buffered has four bits: ssi, sub and copy have the others */
 #define NGX_HTTP_S3_TEE_BUFFERED  0x08
 
 
