@@ -9,6 +9,8 @@ static void *ngx_http_s3_create_srv_conf(ngx_conf_t *cf);
 static void *ngx_http_s3_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static void ngx_http_s3_merge_handler(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *prev, ngx_http_s3_loc_conf_t *conf);
 static void ngx_http_s3_merge_transport(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *prev, ngx_http_s3_loc_conf_t *conf);
 static ngx_http_s3_main_conf_t *ngx_http_s3_worker_conf(ngx_cycle_t *cycle);
@@ -509,8 +511,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_s3_loc_conf_t *prev = parent;
     ngx_http_s3_loc_conf_t *conf = child;
 
-    ngx_http_s3_main_conf_t   *mcf;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_http_s3_main_conf_t  *mcf;
 
     ngx_conf_merge_uint_value(conf->addressing, prev->addressing,
                               S3_ADDRESSING_AUTO);
@@ -554,23 +555,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_http_s3_merge_transport(cf, prev, conf);
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if ((clcf->noname || clcf->lmt_excpt) && !conf->upload && !conf->status
-        && conf->ingest.door == NULL && clcf->handler == NULL)
-    {
-        conf->upload = prev->upload;
-        conf->upload_key = prev->upload_key;
-        conf->status = prev->status;
-        conf->ingest.door = prev->ingest.door;
-
-        if (clcf->lmt_excpt) {
-            clcf->handler = conf->upload ? ngx_http_s3_upload_handler
-                            : conf->status ? ngx_http_s3_status_content
-                            : conf->ingest.door ? ngx_http_s3_ingest_handler
-                            : NULL;
-        }
-    }
+    ngx_http_s3_merge_handler(cf, prev, conf);
 
     ngx_http_s3_tee_merge_conf(&prev->tee, &conf->tee);
 
@@ -602,6 +587,34 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* "if" and limit_except have the content handler of their location */
+
+static void
+ngx_http_s3_merge_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *prev,
+    ngx_http_s3_loc_conf_t *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if ((clcf->noname || clcf->lmt_excpt) && !conf->upload && !conf->status
+        && conf->ingest.door == NULL && clcf->handler == NULL)
+    {
+        conf->upload = prev->upload;
+        conf->upload_key = prev->upload_key;
+        conf->status = prev->status;
+        conf->ingest.door = prev->ingest.door;
+
+        if (clcf->lmt_excpt) {
+            clcf->handler = conf->upload ? ngx_http_s3_upload_handler
+                            : conf->status ? ngx_http_s3_status_content
+                            : conf->ingest.door ? ngx_http_s3_ingest_handler
+                            : NULL;
+        }
+    }
 }
 
 
