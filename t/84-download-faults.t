@@ -47,7 +47,7 @@ $_->table for $tee, $pull;
 
 for ($tee->cases) {
     my $body = "$origin->{dir}/$_->{body}{size}";
-    symlink $_->{body}{path}, $body if !-e $body;
+    place($_->{body}{path}, $body) if !-e $body;
 }
 
 

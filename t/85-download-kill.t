@@ -85,7 +85,7 @@ http {
     }
 }
 EOF
-symlink data(20 * MB)->{path}, "$slow->{dir}/slow";
+place(data(20 * MB)->{path}, "$slow->{dir}/slow");
 
 $t->token(ORIGIN => "127.0.0.1:$origin->{port}",
     SLOW => '127.0.0.1:' . $slow->port);

@@ -59,7 +59,7 @@ my $slow = $t->fake(on => { part => { delay => 1 } });
 
 my $files = $t->dir . '/files';
 mkdir $files;
-symlink data(64 * MB)->{path}, "$files/large";
+place(data(64 * MB)->{path}, "$files/large");
 my $nginx = $t->nginx(<<"EOF", module => 0);
 %%MAIN%%
 http {

@@ -18,9 +18,7 @@ use warnings;
 
 use Exporter 'import';
 use File::Basename qw/ basename /;
-use File::Copy qw/ copy /;
 use File::Path qw/ remove_tree /;
-use File::Temp ();
 use Test::More ();
 
 use S3T::Curl qw/ curl curl_start h2_put /;
@@ -34,10 +32,10 @@ use S3T::Raw;
 use S3T::Redis;
 use S3T::S3;
 use S3T::Util qw/ $STATE $TOP append children end_child free_port lock_file
-    read_file spawn state_dir wait_for write_file /;
+    open_dir place read_file spawn state_dir wait_for write_file /;
 
 our @EXPORT = qw/ GB KB MB append curl curl_start data free_port h2_put
-    read_file spawn end_child wait_for write_file /;
+    place read_file spawn end_child wait_for write_file /;
 
 my $T;                # this file's
 my $owner = $$;       # forked children end without checks
@@ -66,28 +64,12 @@ sub new {
     my $env = read_file("$STATE/services/env");
     $s->{servers} = { $env =~ /^(\w+)=(.*)$/mg };
 
-    $s->{dir} = $s->_dir;
+    $s->{dir} = open_dir(state_dir('run'), $s->{id});
     $S3T::Curl::DIR = $s->{dir};
 
     $s->{bucket} = "t$s->{id}" if !defined $s->{bucket};
     $s->s3->create_bucket if $s->{bucket};
     return $s;
-}
-
-# nginx's workers are not root: they must be able to get there
-sub _dir {
-    my ($s) = @_;
-    my $parent = state_dir('run');
-    my $path = '';
-    my $reachable = 1;
-    for (split m{/}, $parent) {
-        $path .= "$_/";
-        $reachable = 0 if !((stat $path)[2] & 1);
-    }
-    my $dir = File::Temp::tempdir("$s->{id}-XXXX",
-        DIR => $reachable ? $parent : File::Spec->tmpdir);
-    chmod 0755, $dir;
-    return $dir;
 }
 
 sub dir { $_[0]{dir} }
@@ -204,10 +186,7 @@ sub served {
     my ($s, $d, $name) = @_;
     $name = basename($d->{path}) =~ s/\./-/gr . '.bin' if !defined $name;
     my $path = $s->files . "/$name";
-    if (!-e $path) {
-        # (another file system has no room in its directories for the same file)
-        link $d->{path}, $path or copy($d->{path}, $path) or die "$path: $!";
-    }
+    place($d->{path}, $path) if !-e $path;
     return "/$name";
 }
 

@@ -10,14 +10,17 @@ use Cwd ();
 use Exporter 'import';
 use Fcntl qw/ :flock /;
 use File::Basename qw/ dirname /;
+use File::Copy qw/ copy /;
 use File::Path qw/ make_path /;
 use File::Spec;
+use File::Temp ();
 use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw/ sleep time /;
 
 our @EXPORT_OK = qw/ $TOP $STATE append children end_child free_port ipv6
-    lock_file read_file read_json_lines spawn state_dir wait_exit wait_for write_file /;
+    lock_file open_dir place read_file read_json_lines spawn state_dir wait_exit
+    wait_for write_file /;
 
 our $TOP = Cwd::realpath(dirname(__FILE__) . '/../../..');
 our $STATE = Cwd::realpath($ENV{S3T_STATE} || "$TOP/build/t")
@@ -41,6 +44,30 @@ sub state_dir {
     my $dir = join '/', $STATE, @_;
     make_path($dir);
     return $dir;
+}
+
+# A new directory below this one that everybody can reach: nginx's workers are
+# not root.
+sub open_dir {
+    my ($parent, $name) = @_;
+    my $path = '';
+    my $reachable = 1;
+    for (split m{/}, $parent) {
+        $path .= "$_/";
+        $reachable = 0 if !((stat $path)[2] & 1);
+    }
+    my $dir = File::Temp::tempdir("$name-XXXX",
+        DIR => $reachable ? $parent : File::Spec->tmpdir);
+    chmod 0755, $dir;
+    return $dir;
+}
+
+# A large file under another name, which those can read who cannot reach its own.
+# (Another file system has no room in its directories for the same file.)
+sub place {
+    my ($from, $to) = @_;
+    link $from, $to or copy($from, $to) or die "$to: $!";
+    return $to;
 }
 
 sub read_file {
