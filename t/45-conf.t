@@ -261,6 +261,7 @@ subtest 'tls' => sub {
 
 subtest 'pull' => sub {
     my $d = data(1);
+    my $file = $t->files . $t->served($d);
     my $origin = $t->nginx(<<"EOF", module => 0);
 %%MAIN%%
 http {
@@ -269,9 +270,9 @@ http {
         listen 127.0.0.1:%%PORT%%;
         location = /pull/a {
             if (\$http_authorization != "Bearer replace-me") { return 403; }
-            alias $d->{path};
+            alias $file;
         }
-        location = /presigned { alias $d->{path}; }
+        location = /presigned { alias $file; }
         location = /import {
             add_header X-Accel-Redirect /import-now/reports/42.pdf;
             add_header X-Origin-Url http://127.0.0.1:%%PORT%%/presigned?a=b;

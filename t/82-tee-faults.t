@@ -377,6 +377,8 @@ subtest 'wait' => sub {
     is_final($n, id('wait h2'), 'completed', 'HTTP/2');
     is_assembled($fake{slow}, id('wait h2'), $large, 'HTTP/2');
 
+    chmod 0700, @temp;
+
     # the next request of the connection
     my $c = $t->raw($n->port);
     $c->send("GET /tee/pauses-wait$large_path?length&id="
@@ -390,7 +392,6 @@ subtest 'wait' => sub {
     is(sha256_hex($body[1]), $small->{sha256}, 'the second');
     is_final($n, id('wait pauses'), 'completed', 'pauses');
     is_assembled($fake{pauses}, id('wait pauses'), $large, 'pauses');
-    chmod 0700, @temp;
 };
 
 subtest 'wait no longer than the client does' => sub {
