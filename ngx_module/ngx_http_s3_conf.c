@@ -57,10 +57,8 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    char                      *rv;
-    ngx_str_t                 *value;
-    ngx_http_s3_main_conf_t   *mcf;
-    ngx_http_core_loc_conf_t  *clcf;
+    char       *rv;
+    ngx_str_t  *value;
 
     if (lcf->upload) {
         return "is duplicate";
@@ -82,11 +80,7 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     lcf->upload = 1;
 
-    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
-    mcf->used = 1;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_http_s3_upload_handler;
+    ngx_http_s3_set_handler(cf, ngx_http_s3_upload_handler);
 
     return NGX_CONF_OK;
 }
@@ -102,6 +96,22 @@ ngx_http_s3_beside(ngx_http_s3_loc_conf_t *lcf)
          : lcf->ingest.door
            ? "cannot stand beside \"s3_ingest\" in one location"
          : NGX_CONF_OK;
+}
+
+
+/* the location's content handler, which needs what its module shares */
+
+void
+ngx_http_s3_set_handler(ngx_conf_t *cf, ngx_http_handler_pt handler)
+{
+    ngx_http_s3_main_conf_t   *mcf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+    mcf->used = 1;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = handler;
 }
 
 
@@ -165,9 +175,7 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    char                      *rv;
-    ngx_http_s3_main_conf_t   *mcf;
-    ngx_http_core_loc_conf_t  *clcf;
+    char  *rv;
 
     if (lcf->status) {
         return "is duplicate";
@@ -192,11 +200,7 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
-    mcf->used = 1;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_http_s3_status_content;
+    ngx_http_s3_set_handler(cf, ngx_http_s3_status_content);
 
     return NGX_CONF_OK;
 }

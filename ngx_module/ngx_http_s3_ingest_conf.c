@@ -77,11 +77,9 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_s3_loc_conf_t *lcf = conf;
 
-    char                      *rv;
-    ngx_str_t                 *value;
-    ngx_http_s3_ingest_t      *door;
-    ngx_http_s3_main_conf_t   *mcf;
-    ngx_http_core_loc_conf_t  *clcf;
+    char                  *rv;
+    ngx_str_t             *value;
+    ngx_http_s3_ingest_t  *door;
 
     if (lcf->ingest.door) {
         return "is duplicate";
@@ -115,11 +113,7 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     lcf->ingest.door = door;
 
-    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
-    mcf->used = 1;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_http_s3_ingest_handler;
+    ngx_http_s3_set_handler(cf, ngx_http_s3_ingest_handler);
 
     return NGX_CONF_OK;
 }

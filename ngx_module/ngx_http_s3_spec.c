@@ -1,4 +1,5 @@
 #include "ngx_http_s3_spec.h"
+#include "ngx_http_s3_reply.h"
 #include "ngx_s3_kept.h"
 
 
@@ -555,6 +556,19 @@ ngx_http_s3_push_field(ngx_array_t *fields, const char *name,
     f->value = ngx_s3_to_str(*value);
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_s3_send_refusal(ngx_http_request_t *r, ngx_int_t rc,
+    ngx_http_s3_refusal_t *refusal)
+{
+    if (rc != NGX_DECLINED) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_s3_send_error(r, refusal->status, refusal->code,
+                                  refusal->message, NULL);
 }
 
 

@@ -39,6 +39,11 @@ ngx_int_t ngx_http_s3_spec_configured(ngx_http_request_t *r,
 ngx_int_t ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal, ngx_uint_t status,
     const char *code, const char *message);
 
+/* What a content handler returns where one of these did not say NGX_OK, but
+   rc: the refusal as a JSON error, or 500. */
+ngx_int_t ngx_http_s3_send_refusal(ngx_http_request_t *r, ngx_int_t rc,
+    ngx_http_s3_refusal_t *refusal);
+
 /* Walks a list of headers, without those that were taken out: *walk is zeroed
    before. NULL: there is no other. */
 

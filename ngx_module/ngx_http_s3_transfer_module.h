@@ -170,6 +170,7 @@ ngx_int_t ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx);
 /* ngx_http_s3_conf.c, ngx_http_s3_reaper_conf.c: setters of directives, and
    what a location needs */
 char *ngx_http_s3_beside(ngx_http_s3_loc_conf_t *lcf);
+void ngx_http_s3_set_handler(ngx_conf_t *cf, ngx_http_handler_pt handler);
 ngx_http_complex_value_t *ngx_http_s3_compile(ngx_conf_t *cf,
     ngx_str_t *value);
 char *ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

@@ -79,13 +79,8 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
 
     rc = ngx_http_s3_spec(r, conf, &spec, &refusal);
 
-    if (rc == NGX_DECLINED) {
-        return ngx_http_s3_send_error(r, refusal.status, refusal.code,
-                                      refusal.message, NULL);
-    }
-
     if (rc != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return ngx_http_s3_send_refusal(r, rc, &refusal);
     }
 
     return ngx_http_s3_upload_begin(r, conf, &spec);

@@ -113,6 +113,18 @@ ngx_s3_reason(char *reason, const char *fmt, ...)
 }
 
 
+void
+ngx_s3_log_own(ngx_log_t *log, ngx_log_t *from, ngx_log_handler_pt handler,
+    void *data)
+{
+    *log = *from;
+
+    log->handler = handler;
+    log->data = data;
+    log->action = NULL;
+}
+
+
 u_char *
 ngx_s3_log_object(ngx_log_t *log, u_char *buf, size_t len, ngx_str_t *id,
     ngx_str_t *bucket, ngx_str_t *key)

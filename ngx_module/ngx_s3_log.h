@@ -24,6 +24,11 @@ void ngx_s3_catcher_init(ngx_s3_catcher_t *catcher, ngx_log_t *real,
     char *reason);
 
 
+/* a log of one's own that writes to where another does; handler and data are
+   its own */
+void ngx_s3_log_own(ngx_log_t *log, ngx_log_t *from,
+    ngx_log_handler_pt handler, void *data);
+
 /* what a log's handler adds to a line: what is being done, and for which
    transfer */
 u_char *ngx_s3_log_object(ngx_log_t *log, u_char *buf, size_t len,

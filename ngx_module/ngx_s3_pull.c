@@ -10,12 +10,6 @@
                                         reason to hurry */
 
 
-typedef struct {
-    ngx_log_t       log;
-    ngx_s3_pull_t  *pull;
-} ngx_s3_pull_log_t;
-
-
 static ngx_s3_pull_t *ngx_s3_pull_alloc(ngx_s3_pull_conf_t *conf,
     ngx_log_t *from);
 static ngx_int_t ngx_s3_pull_copy(ngx_s3_pull_t *p, ngx_s3_pull_spec_t *spec);
@@ -100,9 +94,9 @@ ngx_s3_pull_start(ngx_s3_pull_conf_t *conf, ngx_s3_pull_spec_t *spec,
 static ngx_s3_pull_t *
 ngx_s3_pull_alloc(ngx_s3_pull_conf_t *conf, ngx_log_t *from)
 {
-    ngx_pool_t         *pool;
-    ngx_s3_pull_t      *p;
-    ngx_s3_pull_log_t  *log;
+    ngx_log_t      *log;
+    ngx_pool_t     *pool;
+    ngx_s3_pull_t  *p;
 
     pool = ngx_create_pool(NGX_S3_PULL_POOL, ngx_cycle->log);
     if (pool == NULL) {
@@ -110,7 +104,7 @@ ngx_s3_pull_alloc(ngx_s3_pull_conf_t *conf, ngx_log_t *from)
     }
 
     p = ngx_pcalloc(pool, sizeof(ngx_s3_pull_t));
-    log = ngx_palloc(pool, sizeof(ngx_s3_pull_log_t));
+    log = ngx_palloc(pool, sizeof(ngx_log_t));
 
     if (p == NULL || log == NULL
         || ngx_array_init(&p->range, pool, 2, sizeof(s3_field_t)) != NGX_OK)
@@ -119,16 +113,12 @@ ngx_s3_pull_alloc(ngx_s3_pull_conf_t *conf, ngx_log_t *from)
         return NULL;
     }
 
-    log->log = *from;
-    log->log.handler = ngx_s3_pull_log_error;
-    log->log.data = log;
-    log->log.action = NULL;
-    log->pull = p;
+    ngx_s3_log_own(log, from, ngx_s3_pull_log_error, p);
 
     p->ident = -1;
     p->conf = conf;
     p->pool = pool;
-    p->log = &log->log;
+    p->log = log;
 
     p->timer.handler = ngx_s3_pull_timer;
     p->timer.data = p;
@@ -286,11 +276,9 @@ ngx_s3_pull_renew(ngx_s3_pull_t *p)
 static u_char *
 ngx_s3_pull_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    ngx_s3_pull_t      *pull;
-    ngx_s3_pull_log_t  *pl;
+    ngx_s3_pull_t  *pull;
 
-    pl = log->data;
-    pull = pl->pull;
+    pull = log->data;
 
     return ngx_s3_log_object(log, buf, len, &pull->spec.id, &pull->spec.bucket,
                              &pull->spec.key);

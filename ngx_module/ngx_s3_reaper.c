@@ -422,10 +422,7 @@ ngx_s3_debt_create(ngx_s3_reaper_t *reaper, ngx_s3_debt_spec_t *spec)
     ngx_s3_debt_copy(upload_id);
     ngx_s3_debt_copy(name);
 
-    debt->log = *reaper->log;
-    debt->log.handler = ngx_s3_debt_log_error;
-    debt->log.data = debt;
-    debt->log.action = NULL;
+    ngx_s3_log_own(&debt->log, reaper->log, ngx_s3_debt_log_error, debt);
 
     debt->timer.handler = ngx_s3_debt_timer;
     debt->timer.data = debt;

@@ -8,12 +8,6 @@
                                             early */
 
 
-typedef struct {
-    ngx_log_t           log;
-    ngx_s3_transfer_t  *transfer;
-} ngx_s3_transfer_log_t;
-
-
 static ngx_s3_transfer_t *ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf,
     ngx_log_t *from);
 static ngx_int_t ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t,
@@ -111,9 +105,9 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
 static ngx_s3_transfer_t *
 ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
 {
-    ngx_pool_t             *pool;
-    ngx_s3_transfer_t      *t;
-    ngx_s3_transfer_log_t  *log;
+    ngx_log_t          *log;
+    ngx_pool_t         *pool;
+    ngx_s3_transfer_t  *t;
 
     pool = ngx_create_pool(4096, ngx_cycle->log);
     if (pool == NULL) {
@@ -121,23 +115,19 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     }
 
     t = ngx_pcalloc(pool, sizeof(ngx_s3_transfer_t));
-    log = ngx_palloc(pool, sizeof(ngx_s3_transfer_log_t));
+    log = ngx_palloc(pool, sizeof(ngx_log_t));
 
     if (t == NULL || log == NULL) {
         ngx_destroy_pool(pool);
         return NULL;
     }
 
-    log->log = *from;
-    log->log.handler = ngx_s3_transfer_log_error;
-    log->log.data = log;
-    log->log.action = NULL;
-    log->transfer = t;
+    ngx_s3_log_own(log, from, ngx_s3_transfer_log_error, t);
 
     t->ident = -1;
     t->conf = conf;
     t->pool = pool;
-    t->log = &log->log;
+    t->log = log;
 
     ngx_queue_init(&t->ready);
     ngx_queue_init(&t->sending);
@@ -422,12 +412,10 @@ ngx_s3_transfer_too_large(ngx_s3_transfer_t *t, ngx_s3_result_t *result)
 static u_char *
 ngx_s3_transfer_log_error(ngx_log_t *log, u_char *buf, size_t len)
 {
-    ngx_str_t               id;
-    ngx_s3_transfer_t      *t;
-    ngx_s3_transfer_log_t  *tl;
+    ngx_str_t           id;
+    ngx_s3_transfer_t  *t;
 
-    tl = log->data;
-    t = tl->transfer;
+    t = log->data;
 
     id.data = (u_char *) t->progress.record.id;
     id.len = ngx_strlen(id.data);

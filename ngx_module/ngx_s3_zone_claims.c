@@ -141,11 +141,7 @@ ngx_s3_zone_claim_insert(ngx_rbtree_node_t *root, ngx_rbtree_node_t *node,
         root = *p;
     }
 
-    *p = node;
-    node->parent = root;
-    node->left = sentinel;
-    node->right = sentinel;
-    ngx_rbt_red(node);
+    ngx_s3_zone_hang(p, root, node, sentinel);
 }
 
 

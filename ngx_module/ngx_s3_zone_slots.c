@@ -544,8 +544,16 @@ ngx_s3_zone_insert(ngx_rbtree_node_t *root, ngx_rbtree_node_t *node,
         root = *p;
     }
 
+    ngx_s3_zone_hang(p, root, node, sentinel);
+}
+
+
+void
+ngx_s3_zone_hang(ngx_rbtree_node_t **p, ngx_rbtree_node_t *parent,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel)
+{
     *p = node;
-    node->parent = root;
+    node->parent = parent;
     node->left = sentinel;
     node->right = sentinel;
     ngx_rbt_red(node);

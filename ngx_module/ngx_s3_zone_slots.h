@@ -124,6 +124,10 @@ void ngx_s3_zone_unlock(ngx_s3_zone_t *zone);
 void ngx_s3_zone_begin(ngx_s3_zone_sh_t *sh);
 void ngx_s3_zone_end(ngx_s3_zone_sh_t *sh);
 
+/* the end of an insertion into a tree: node to where *p was the sentinel */
+void ngx_s3_zone_hang(ngx_rbtree_node_t **p, ngx_rbtree_node_t *parent,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+
 /* NULL: unknown */
 ngx_s3_zone_slot_t *ngx_s3_zone_lookup(ngx_s3_zone_sh_t *sh, ngx_str_t *id);
 
