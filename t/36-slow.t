@@ -52,7 +52,8 @@ http {
             s3_endpoint %%THIRD%%; s3_checksum crc32; s3_upload;
         }
         location /hasty/ {
-            s3_endpoint %%HASTY%%; s3_part_size 5m; s3_upload;
+            s3_endpoint %%HASTY%%; s3_part_size 5m; s3_send_timeout 1s;
+            s3_upload;
         }
         location /proxied/ {
             proxy_request_buffering off;
