@@ -66,7 +66,8 @@ ngx_s3_arrive_time(ngx_s3_transfer_t *t)
 static void
 ngx_s3_arrive_judge(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
-    uint64_t  rest, came, passed;
+    uint64_t        rest, came, passed;
+    ngx_s3_pool_t  *pool;
 
     if (part->look == 0) {
         part->look = ngx_s3_arrive_may(t, part)
@@ -90,13 +91,17 @@ ngx_s3_arrive_judge(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
         return;
     }
 
-    /* those that are whole go first, and it must not be closed early */
+    pool = t->conf->pool;
+
+    /* those that are whole go first, and where memory may get short this one
+       would have to be closed early */
 
     if (t->upload_id.len == 0
         || !ngx_queue_empty(&t->ready)
         || t->nsending >= t->conf->concurrency
         || t->share.reserved < ngx_s3_blocks(part->planned)
-        || ngx_s3_pool_wanted(t->conf->pool))
+        || pool->reserved > pool->limit / 2
+        || ngx_s3_pool_wanted(pool))
     {
         return;
     }

@@ -19,6 +19,7 @@ use S3T::Util qw/ wait_exit /;
 my $t = S3T->new(bucket => 0);
 
 my $third = S3T::Null->new($t->dir, qw/ --verify --crc32 --every 3 /);
+# a sixtieth of the patience that S3 has
 my $hasty = S3T::Null->new($t->dir, qw/ --verify --stall 300 /);
 my $space = S3T::Null->new($t->dir, qw/ --verify --complete-space 1500 /);
 # for longer than s3_read_timeout in all, and once in one piece

@@ -166,6 +166,10 @@ subtest 'a source that stalls, or drips' => sub {
     like($n->log, qr/part:2 is .*, its source stalled: 10\d+ of 5242880 /,
         'for that');
     is(status($n, $u->{id})->{state}, 'active', 'not the upload');
+    my $before = begun($n);
+    feed($u, PART);
+    stored($n, $u);
+    is(begun($n), $before, 'the next part is not trusted to it');
     is_complete($u, undef, 'a stalled one');
 
     my $v = second('/hasty/');
