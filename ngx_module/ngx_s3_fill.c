@@ -255,23 +255,51 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
 size_t
 ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p)
 {
-    ngx_buf_t  *b;
+    ngx_buf_t      *b;
+    ngx_s3_part_t  *part;
 
-    /* nothing is begun for bytes that may not come */
+    part = t->part;
 
-    if (t->done || t->part == NULL
-        || t->plan.total == -1 || t->received >= (uint64_t) t->plan.total
-        || ngx_s3_fill_room(t) != NGX_OK)
+    /* nothing is begun, asked for or closed for bytes that may not come */
+
+    if (t->done || !t->conf->zero_copy || part == NULL
+        || part->size == part->planned
+        || t->received == (uint64_t) t->plan.total)
     {
         return 0;
     }
 
-    b = &t->part->last->buf;
+    if (ngx_s3_part_full(part)
+        && (t->share.reserved == t->share.taken
+            || (ngx_s3_pool_wanted(t->conf->pool) && ngx_s3_fill_closable(t))
+            || ngx_s3_part_grow(t, part) != NGX_OK))
+    {
+        return 0;
+    }
+
+    b = &part->last->buf;
 
     *p = b->last;
 
-    return ngx_min((uint64_t) (b->end - b->last),
-                   t->part->planned - t->part->size);
+    return ngx_min((uint64_t) (b->end - b->last), part->planned - part->size);
+}
+
+
+ngx_int_t
+ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_s3_loan_t *loan)
+{
+    size_t   size;
+    u_char  *p;
+
+    size = ngx_s3_transfer_room(t, &p);
+
+    if (size == 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_s3_pool_lend(t->conf->pool, t->part->last, p, size, loan);
+
+    return NGX_OK;
 }
 
 

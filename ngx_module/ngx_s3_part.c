@@ -88,7 +88,11 @@ ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
     n = ngx_min(n, part->planned - part->size);
 
     if (p != b->last) {
-        ngx_memcpy(b->last, p, n);
+
+        /* what was received behind the framing of chunks lies in the block */
+
+        ngx_memmove(b->last, p, n);
+        p = b->last;
     }
 
     b->last += n;
