@@ -516,6 +516,44 @@ ngx_s3_block_empty(ngx_s3_block_t *b)
     b->link.next = NULL;
     b->buf.pos = b->buf.start;
     b->buf.last = b->buf.start;
+
+    b->tail = &b->link;
+    b->unused = &b->pieces;
+}
+
+
+ngx_int_t
+ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos)
+{
+    ngx_s3_piece_t  *piece;
+
+    piece = *b->unused;
+
+    if (piece == NULL) {
+        piece = ngx_calloc(sizeof(ngx_s3_piece_t), ngx_cycle->log);
+        if (piece == NULL) {
+            return NGX_ERROR;
+        }
+
+        piece->buf.temporary = 1;
+        piece->link.buf = &piece->buf;
+
+        *b->unused = piece;
+    }
+
+    b->unused = &piece->next;
+
+    piece->buf.start = pos;
+    piece->buf.pos = pos;
+    piece->buf.last = pos;
+    piece->buf.end = b->buf.end;
+
+    piece->link.next = NULL;
+
+    b->tail->next = &piece->link;
+    b->tail = &piece->link;
+
+    return NGX_OK;
 }
 
 
@@ -630,6 +668,15 @@ ngx_s3_pool_cleanup(void *data)
 static void
 ngx_s3_block_free(ngx_s3_block_t *b)
 {
+    ngx_s3_piece_t  *piece;
+
+    while (b->pieces) {
+        piece = b->pieces;
+        b->pieces = piece->next;
+
+        ngx_free(piece);
+    }
+
     (void) munmap(b->buf.start, NGX_S3_BLOCK_SIZE);
     ngx_free(b);
 }

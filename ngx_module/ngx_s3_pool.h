@@ -43,12 +43,25 @@
 
 typedef struct ngx_s3_block_s  ngx_s3_block_t;
 
-/* a block brings the buffer and the link that put it into a chain */
+/* a block brings the buffer and the link that put it into a chain; further ones
+   follow where something stands between the bytes that is not sent */
+
+typedef struct ngx_s3_piece_s  ngx_s3_piece_t;
+
+struct ngx_s3_piece_s {
+    ngx_s3_piece_t  *next;
+    ngx_buf_t        buf;
+    ngx_chain_t      link;
+};
+
 
 struct ngx_s3_block_s {
     ngx_s3_block_t  *next;
     ngx_buf_t        buf;            /* start..end: NGX_S3_BLOCK_SIZE bytes */
     ngx_chain_t      link;
+    ngx_chain_t     *tail;           /* of the buffer that grows */
+    ngx_s3_piece_t  *pieces;         /* that it ever had */
+    ngx_s3_piece_t **unused;         /* the first of them that is free */
     ngx_uint_t       loans;          /* somebody may write to it, outside of
                                         what a part has there */
     unsigned         given:1;        /* back to the pool, once no loan is left
@@ -163,6 +176,10 @@ void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 /* an empty block of a share that has one reserved; NULL: the system has no
    memory. The contents are what they were. */
 ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
+
+/* The buffer that grows from now on begins at pos, behind its end. NGX_ERROR: no
+   memory, nothing has changed. */
+ngx_int_t ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos);
 
 /* A list of blocks back to the pool. One that is lent comes there when it is
    returned: nobody else gets it before. */
