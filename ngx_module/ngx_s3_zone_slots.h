@@ -24,7 +24,6 @@
 #include "ngx_s3_zone.h"
 
 
-#define NGX_S3_ZONE_BATCH    64          /* records a lock */
 #define NGX_S3_ZONE_WORKERS  64          /* with counters of their own */
 
 
@@ -99,6 +98,11 @@ typedef struct {
                                         a debt */
 
     ngx_atomic_t             cancels;    /* asked for so far */
+
+    ngx_atomic_t             losses;     /* of owners so far: workers that were
+                                            found gone, debts released */
+    ngx_uint_t               crowded;    /* 1: a worker found no place, so that
+                                            nobody can tell when it is gone */
 
     ngx_s3_counters_t        counters;   /* of workers that are gone, and of
                                             those that found no place */
