@@ -437,13 +437,15 @@ ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh)
 
     size = pages * ngx_pagesize;
 
-    sh->slots = size / (sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_pid_t));
+    sh->slots = size / (sizeof(ngx_s3_zone_link_t)
+                        + sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_pid_t));
 
     if (sh->slots == 0) {
         return NGX_ERROR;
     }
 
-    sh->slot = (ngx_s3_zone_slot_t *) area;
+    sh->link = (ngx_s3_zone_link_t *) area;
+    sh->slot = (ngx_s3_zone_slot_t *) &sh->link[sh->slots];
     sh->owner = (ngx_pid_t *) &sh->slot[sh->slots];
 
     return NGX_OK;

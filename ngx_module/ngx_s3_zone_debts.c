@@ -79,8 +79,8 @@ ngx_s3_zone_settle(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
             if (zs->use == NGX_S3_SLOT_FINISHED) {
                 sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
 
-                ngx_queue_remove(&zs->queue);
-                ngx_queue_insert_tail(&sh->finished, &zs->queue);
+                ngx_queue_remove(&zs->link->queue);
+                ngx_queue_insert_tail(&sh->finished, &zs->link->queue);
             }
         }
 

@@ -331,7 +331,7 @@ ngx_s3_zone_expire(ngx_s3_zone_t *zone)
         }
 
         q = ngx_queue_head(&sh->finished);
-        zs = ngx_queue_data(q, ngx_s3_zone_slot_t, queue);
+        zs = ngx_s3_zone_queue_slot(q);
 
         if (!ngx_s3_zone_expired(zone, zs, now)) {
             break;

@@ -22,10 +22,10 @@ our @EXPORT_OK = qw/ fill_zone make_dirty /;
 # of a ngx_s3_zone_sh_t (ngx_s3_zone_slots.h): its beginning, and where its
 # members are
 use constant { MAGIC => 0x6e7a3373, LAYOUT => 5 };
-my %at = (dirty => 24, slots => 248, taken => 256, slot => 264, owner => 272);
+my %at = (dirty => 24, slots => 248, taken => 256, slot => 272, owner => 280);
 
 # of a ngx_s3_zone_slot_t
-my %in_slot = (finished_at => 40 + 40 + 40 + 16 + 8 + 8);
+my %in_slot = (finished_at => 40 + 8 + 40 + 8 + 8);
 
 sub _read {
     my ($mem, $at, $length) = @_;
