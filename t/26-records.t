@@ -44,6 +44,12 @@ http {
         listen 127.0.0.1:%%PORT%%;
         location /upload/ { s3_upload; }
         location /transfers/ { s3_status list; }
+        location = /ssi {
+            ssi on;
+            default_type text/html;
+            return 200 '[<!--#include virtual="/transfers/?state=active" -->,
+                <!--#include virtual="/transfers/?state=aborted" -->]';
+        }
     }
 }
 EOF
@@ -144,6 +150,10 @@ subtest 'a list that finds few' => sub {
     my @turns = map { scalar(() = /s3 zone: page of records/g) }
         split /epoll timer:/, substr $n->log, $from;
     is(max(@turns), TURN, 'so many of them, then others have their turn');
+
+    my $both = curl($n->url('/ssi'))->{json};
+    is_deeply([map { [map { $_->{transferId} } @{$_->{transfers}}] } @$both],
+        [\@active, []], 'included in a page');
 
     my $answered;
     ok((wait_for {
