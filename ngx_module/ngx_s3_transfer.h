@@ -70,8 +70,6 @@ typedef struct {
                                         for the request that makes the object,
                                         or NULL */
     int64_t           total;         /* bytes, -1: unknown */
-    size_t            run;           /* bytes that the source receives in one
-                                        piece, 0: it does not matter */
     s3_direction_e    direction;
     ngx_log_t        *log;           /* its writer and level are used */
     unsigned          exclusive:1;   /* no other such transfer of the same
@@ -138,7 +136,6 @@ struct ngx_s3_transfer_s {
     ngx_uint_t                netags;    /* room in both */
 
     ngx_s3_share_t            share;     /* memory of the part being filled */
-    ngx_uint_t                run;       /* of its blocks, where there are */
     ngx_uint_t                kept;      /* blocks of parts that are whole */
 
     ngx_str_t                 upload_id;
