@@ -7,6 +7,10 @@
 #include <openssl/evp.h>
 #include <zlib.h>
 
+#if (S3_HAVE_ISAL)
+#include <isa-l/crc.h>
+#endif
+
 
 struct s3_sha256_s {
     EVP_MD_CTX  *ctx;
@@ -26,7 +30,18 @@ s3_crc32(uint32_t crc, const void *p, size_t len)
         return crc;
     }
 
+#if (S3_HAVE_ISAL)
+
+    /* the same CRC-32, RFC 1952, 8, inverted before and after by the function
+       itself */
+
+    return crc32_gzip_refl(crc, p, len);
+
+#else
+
     return (uint32_t) crc32_z(crc, p, len);
+
+#endif
 }
 
 

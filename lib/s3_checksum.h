@@ -9,8 +9,9 @@
 
 #include "s3_str.h"
 
-/* CRC-32 (zlib) of the bytes that gave `crc`, followed by `len` bytes of p;
-   start from 0. p may be NULL where len is 0. */
+/* CRC-32 (that of gzip, RFC 1952, 8) of the bytes that gave `crc`, followed by
+   `len` bytes of p; start from 0. p may be NULL where len is 0. Computed by
+   isa-l where S3_HAVE_ISAL is 1, else by zlib. */
 uint32_t s3_crc32(uint32_t crc, const void *p, size_t len);
 /* CRC of A and B in a row from those of A and B and the length of B, bytes */
 uint32_t s3_crc32_combine(uint32_t a, uint32_t b, uint64_t len_b);

@@ -321,8 +321,14 @@ ngx_http_s3_status_read(ngx_http_request_t *r, ngx_s3_stores_t *stores,
         ngx_add_timer(&ctx->patience, NGX_HTTP_S3_STATUS_PATIENCE);
     }
 
-    /* a client that leaves is noticed; bytes of a body are dropped by what
-       was set when discarding it began */
+    return ngx_http_s3_status_wait(r);
+}
+
+
+ngx_int_t
+ngx_http_s3_status_wait(ngx_http_request_t *r)
+{
+    /* bytes of a body are dropped by what was set when discarding it began */
 
     if (r == r->main && !r->discard_body) {
         r->read_event_handler = ngx_http_test_reading;

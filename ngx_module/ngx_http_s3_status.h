@@ -69,6 +69,10 @@ ngx_int_t ngx_http_s3_status_unknown(ngx_http_request_t *r, ngx_str_t *id);
 ngx_int_t ngx_http_s3_status_cancel(ngx_http_request_t *r,
     ngx_s3_stores_t *stores, ngx_str_t *id, ngx_str_t *owner);
 
+/* Answers later: the request is held until it is finalised, and a client that
+   leaves is noticed. NGX_DONE, or what the handler has to return. */
+ngx_int_t ngx_http_s3_status_wait(ngx_http_request_t *r);
+
 /* which of the two others Accept prefers */
 ngx_http_s3_status_format_e ngx_http_s3_status_accept(ngx_http_request_t *r);
 

@@ -1,3 +1,9 @@
+/*
+ * Totals, and lists of records. A list is made in pages: between two of them the
+ * zone's lock is free, and after some the event loop has its turn, so that
+ * nobody waits for a list of many records, or for one that finds few of them.
+ */
+
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
@@ -10,7 +16,7 @@
 
 #define NGX_HTTP_S3_LIST_LIMIT    100
 #define NGX_HTTP_S3_LIST_MAX      1000
-#define NGX_HTTP_S3_LIST_BATCH    64         /* records copied at a time */
+#define NGX_HTTP_S3_LIST_PAGES    16         /* a turn of the event loop */
 #define NGX_HTTP_S3_LIST_BUFFER   32768
 
 
@@ -27,17 +33,31 @@ typedef struct {
 
 
 typedef struct {
-    int            state;            /* -1: any */
-    ngx_uint_t     limit;
-    ngx_str_t      after;
-    ngx_str_t     *owner;
+    ngx_http_request_t    *request;
+    ngx_s3_zone_t         *zone;
+    ngx_s3_zone_cursor_t   cursor;
+    ngx_str_t              owner;    /* of the cursor */
+    ngx_uint_t             limit;
+    ngx_uint_t             shown;
+    ngx_uint_t             more;     /* 1: another record is wanted than those
+                                        that are shown */
+    char                   last[S3_ID_MAX + 1];  /* shown */
+    s3_record_t           *records;  /* a page, on the heap */
+    ngx_http_s3_doc_t      doc;
+    ngx_event_t            event;
 } ngx_http_s3_list_t;
 
 
+static ngx_http_s3_list_t *ngx_http_s3_list_create(ngx_http_request_t *r,
+    ngx_s3_zone_t *zone, ngx_str_t *owner);
 static const char *ngx_http_s3_list_args(ngx_http_request_t *r,
     ngx_http_s3_list_t *list);
-static ngx_int_t ngx_http_s3_list_records(ngx_s3_zone_t *zone,
-    ngx_http_s3_list_t *list, s3_record_t *records, ngx_http_s3_doc_t *doc);
+static void ngx_http_s3_list_handler(ngx_event_t *ev);
+static ngx_int_t ngx_http_s3_list_turn(ngx_http_s3_list_t *list);
+static ngx_int_t ngx_http_s3_list_page(ngx_http_s3_list_t *list);
+static ngx_int_t ngx_http_s3_list_reply(ngx_http_s3_list_t *list,
+    ngx_int_t rc);
+static void ngx_http_s3_list_cleanup(void *data);
 static ngx_int_t ngx_http_s3_doc_totals(ngx_http_s3_doc_t *doc,
     ngx_s3_zone_t *zone);
 static void ngx_http_s3_doc_init(ngx_http_s3_doc_t *doc, ngx_pool_t *pool);
@@ -97,42 +117,81 @@ ngx_http_s3_status_list(ngx_http_request_t *r, ngx_s3_zone_t *zone,
 {
     ngx_int_t            rc;
     const char          *wrong;
-    s3_record_t         *records;
-    ngx_http_s3_doc_t    doc;
-    ngx_http_s3_list_t   list;
+    ngx_http_s3_list_t  *list;
 
-    list.owner = owner;
+    list = ngx_http_s3_list_create(r, zone, owner);
+    if (list == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
-    wrong = ngx_http_s3_list_args(r, &list);
+    wrong = ngx_http_s3_list_args(r, list);
     if (wrong) {
         return ngx_http_s3_send_error(r, NGX_HTTP_BAD_REQUEST,
                                       "InvalidArgument", wrong, NULL);
     }
 
-    records = ngx_alloc(NGX_HTTP_S3_LIST_BATCH * sizeof(s3_record_t),
-                        r->connection->log);
-    if (records == NULL) {
+    list->records = ngx_alloc(NGX_S3_ZONE_PAGE * sizeof(s3_record_t),
+                              r->connection->log);
+    if (list->records == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_http_s3_doc_init(&doc, r->pool);
+    ngx_http_s3_doc_puts(&list->doc, "{");
 
-    ngx_http_s3_doc_puts(&doc, "{");
-
-    rc = ngx_http_s3_doc_totals(&doc, zone);
-
-    if (rc == NGX_OK) {
-        rc = ngx_http_s3_list_records(zone, &list, records, &doc);
-    }
-
-    ngx_free(records);
-
-    if (rc != NGX_OK || doc.failed) {
+    if (ngx_http_s3_doc_totals(&list->doc, zone) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_s3_send_chain(r, NGX_HTTP_OK, "application/json",
-                                  doc.chain, doc.len);
+    ngx_http_s3_doc_puts(&list->doc, ",\"transfers\":[");
+
+    rc = ngx_http_s3_list_turn(list);
+
+    if (rc != NGX_AGAIN) {
+        return ngx_http_s3_list_reply(list, rc);
+    }
+
+    rc = ngx_http_s3_status_wait(r);
+
+    if (rc == NGX_DONE) {
+        ngx_post_event(&list->event, &ngx_posted_next_events);
+    }
+
+    return rc;
+}
+
+
+static ngx_http_s3_list_t *
+ngx_http_s3_list_create(ngx_http_request_t *r, ngx_s3_zone_t *zone,
+    ngx_str_t *owner)
+{
+    ngx_http_cleanup_t  *cln;
+    ngx_http_s3_list_t  *list;
+
+    list = ngx_pcalloc(r->pool, sizeof(ngx_http_s3_list_t));
+    cln = ngx_http_cleanup_add(r, 0);
+
+    if (list == NULL || cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_s3_list_cleanup;
+    cln->data = list;
+
+    list->request = r;
+    list->zone = zone;
+
+    if (owner) {
+        list->owner = *owner;
+        list->cursor.owner = &list->owner;
+    }
+
+    list->event.handler = ngx_http_s3_list_handler;
+    list->event.data = list;
+    list->event.log = r->connection->log;
+
+    ngx_http_s3_doc_init(&list->doc, r->pool);
+
+    return list;
 }
 
 
@@ -145,9 +204,8 @@ ngx_http_s3_list_args(ngx_http_request_t *r, ngx_http_s3_list_t *list)
     ngx_str_t   value;
     s3_state_e  state;
 
-    list->state = -1;
+    list->cursor.state = -1;
     list->limit = NGX_HTTP_S3_LIST_LIMIT;
-    ngx_str_null(&list->after);
 
     if (ngx_http_arg(r, (u_char *) "state", 5, &value) == NGX_OK) {
 
@@ -156,7 +214,7 @@ ngx_http_s3_list_args(ngx_http_request_t *r, ngx_http_s3_list_t *list)
                    "failed, aborted";
         }
 
-        list->state = state;
+        list->cursor.state = state;
     }
 
     if (ngx_http_arg(r, (u_char *) "limit", 5, &value) == NGX_OK) {
@@ -175,63 +233,143 @@ ngx_http_s3_list_args(ngx_http_request_t *r, ngx_http_s3_list_t *list)
             return "after is not the id of a transfer";
         }
 
-        list->after = value;
+        (void) ngx_cpystrn((u_char *) list->cursor.after, value.data,
+                           value.len + 1);
     }
 
     return NULL;
 }
 
 
-static ngx_int_t
-ngx_http_s3_list_records(ngx_s3_zone_t *zone, ngx_http_s3_list_t *list,
-    s3_record_t *records, ngx_http_s3_doc_t *doc)
+static void
+ngx_http_s3_list_handler(ngx_event_t *ev)
 {
-    char         cursor[S3_ID_MAX + 1];
+    ngx_int_t            rc;
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+    ngx_http_s3_list_t  *list;
+
+    list = ev->data;
+    r = list->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    rc = ngx_http_s3_list_turn(list);
+
+    if (rc == NGX_AGAIN) {
+        ngx_post_event(ev, &ngx_posted_next_events);
+        return;
+    }
+
+    ngx_http_finalize_request(r, ngx_http_s3_list_reply(list, rc));
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+/* NGX_OK: the records are all there; NGX_AGAIN: it goes on in the next turn;
+   NGX_ERROR */
+
+static ngx_int_t
+ngx_http_s3_list_turn(ngx_http_s3_list_t *list)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HTTP_S3_LIST_PAGES; i++) {
+
+        if (ngx_http_s3_list_page(list) != NGX_OK || list->doc.failed) {
+            return NGX_ERROR;
+        }
+
+        if (list->more || list->cursor.end) {
+            return NGX_OK;
+        }
+    }
+
+    return NGX_AGAIN;
+}
+
+
+static ngx_int_t
+ngx_http_s3_list_page(ngx_http_s3_list_t *list)
+{
     u_char       mem[S3_RECORD_JSON_MAX];
     s3_buf_t     out;
-    ngx_uint_t   i, n, left, more;
+    ngx_uint_t   i, n;
 
-    ngx_http_s3_doc_puts(doc, ",\"transfers\":[");
+    /* one more than is shown, which tells whether there are others */
 
-    left = list->limit;
+    n = ngx_s3_zone_list(list->zone, &list->cursor, list->records,
+                         ngx_min(list->limit - list->shown + 1,
+                                 NGX_S3_ZONE_PAGE));
 
-    do {
-        n = ngx_s3_zone_list(zone, &list->after, list->state, list->owner,
-                             records, ngx_min(left, NGX_HTTP_S3_LIST_BATCH),
-                             &more);
+    for (i = 0; i < n; i++) {
 
-        for (i = 0; i < n; i++) {
-            s3_buf_init(&out, mem, sizeof(mem));
-
-            if (s3_record_json(&records[i], &out) != S3_OK) {
-                return NGX_ERROR;
-            }
-
-            if (left-- != list->limit) {
-                ngx_http_s3_doc_puts(doc, ",");
-            }
-
-            ngx_http_s3_doc_put(doc, out.start, out.pos - out.start);
+        if (list->shown == list->limit) {
+            list->more = 1;
+            break;
         }
 
-        if (n) {
-            ngx_memcpy(cursor, records[n - 1].id, sizeof(cursor));
-            list->after.data = (u_char *) cursor;
-            list->after.len = ngx_strlen(cursor);
+        s3_buf_init(&out, mem, sizeof(mem));
+
+        if (s3_record_json(&list->records[i], &out) != S3_OK) {
+            return NGX_ERROR;
         }
 
-    } while (more && left);
+        if (list->shown++) {
+            ngx_http_s3_doc_puts(&list->doc, ",");
+        }
 
-    if (more) {
+        ngx_http_s3_doc_put(&list->doc, out.start, out.pos - out.start);
+
+        ngx_memcpy(list->last, list->records[i].id, sizeof(list->last));
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_s3_list_reply(ngx_http_s3_list_t *list, ngx_int_t rc)
+{
+    ngx_http_s3_doc_t  *doc;
+
+    doc = &list->doc;
+
+    if (list->more) {
         ngx_http_s3_doc_puts(doc, "],\"next\":\"");
-        ngx_http_s3_doc_puts(doc, cursor);
+        ngx_http_s3_doc_puts(doc, list->last);
         ngx_http_s3_doc_puts(doc, "\"}");
 
     } else {
         ngx_http_s3_doc_puts(doc, "],\"next\":null}");
     }
 
-    return NGX_OK;
+    ngx_http_s3_list_cleanup(list);
+
+    if (rc != NGX_OK || doc->failed) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_s3_send_chain(list->request, NGX_HTTP_OK,
+                                  "application/json", doc->chain, doc->len);
+}
+
+
+static void
+ngx_http_s3_list_cleanup(void *data)
+{
+    ngx_http_s3_list_t *list = data;
+
+    if (list->event.posted) {
+        ngx_delete_posted_event(&list->event);
+    }
+
+    if (list->records) {
+        ngx_free(list->records);
+        list->records = NULL;
+    }
 }
 
 

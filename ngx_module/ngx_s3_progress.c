@@ -466,17 +466,19 @@ ngx_s3_progress_tick(ngx_event_t *ev)
 {
     ngx_s3_progress_worker_t *w = ev->data;
 
+    ngx_int_t           rc;
     ngx_s3_stores_t    *stores;
     ngx_s3_progress_t  *p;
 
     stores = w->stores;
+    rc = NGX_OK;
 
     if (stores->zone && stores->zone->counters) {
 
         /* one that leaves takes over nothing */
 
-        ngx_s3_zone_reap(stores->zone, stores->orphan && !ngx_exiting,
-                         ngx_s3_progress_reaped, stores);
+        rc = ngx_s3_zone_reap(stores->zone, stores->orphan && !ngx_exiting,
+                              ngx_s3_progress_reaped, stores);
     }
 
     while (w->renew && !ngx_queue_empty(&w->open)) {
@@ -497,7 +499,7 @@ ngx_s3_progress_tick(ngx_event_t *ev)
         ngx_s3_queue_run(stores->dynamodb);
     }
 
-    ngx_add_timer(ev, NGX_S3_PROGRESS_TICK);
+    ngx_add_timer(ev, rc == NGX_AGAIN ? 1 : NGX_S3_PROGRESS_TICK);
 }
 
 

@@ -10,7 +10,7 @@
 
 
 #define NGX_S3_ZONE_MAGIC   0x6e7a3373   /* "s3zn" */
-#define NGX_S3_ZONE_LAYOUT  4
+#define NGX_S3_ZONE_LAYOUT  5
 #define NGX_S3_ZONE_PAGES   12           /* at least, for the counters of all
                                             workers and some records */
 
@@ -271,56 +271,53 @@ ngx_s3_zone_cancels(ngx_s3_zone_t *zone)
 
 
 ngx_uint_t
-ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
-    ngx_str_t *owner, s3_record_t *records, ngx_uint_t limit,
-    ngx_uint_t *more)
+ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_s3_zone_cursor_t *cursor,
+    s3_record_t *records, ngx_uint_t limit)
 {
-    u_char               mem[S3_ID_MAX + 1];
     uint64_t             now;
-    ngx_str_t            cursor;
-    ngx_uint_t           n, seen;
+    ngx_str_t            after;
+    ngx_uint_t           n, met;
     s3_record_t         *r;
     ngx_s3_zone_sh_t    *sh;
     ngx_rbtree_node_t   *node;
     ngx_s3_zone_slot_t  *zs;
 
     now = ngx_s3_zone_now();
-    cursor = *after;
-    *more = 0;
+    after.data = (u_char *) cursor->after;
+    after.len = ngx_strlen(cursor->after);
+    r = NULL;
     n = 0;
 
-    do {
-        sh = ngx_s3_zone_lock(zone);
+    sh = ngx_s3_zone_lock(zone);
 
-        node = ngx_s3_zone_after(sh, &cursor);
+    node = ngx_s3_zone_after(sh, &after);
 
-        for (seen = 0; node && seen < NGX_S3_ZONE_BATCH; seen++) {
-            zs = ngx_s3_zone_node_slot(node);
-            r = &zs->record;
+    for (met = 0; node && met < NGX_S3_ZONE_PAGE && n < limit; met++) {
+        zs = ngx_s3_zone_node_slot(node);
+        r = &zs->record;
 
-            if ((state < 0 || (int) r->state == state)
-                && (owner == NULL || ngx_s3_zone_owner(r, owner))
-                && !ngx_s3_zone_expired(zone, zs, now))
-            {
-                if (n == limit) {
-                    *more = 1;
-                    node = NULL;
-                    break;
-                }
-
-                ngx_s3_zone_copy(zs, &records[n++], now);
-            }
-
-            cursor.data = mem;
-            cursor.len = ngx_cpystrn(mem, (u_char *) r->id, sizeof(mem))
-                         - mem;
-
-            node = ngx_rbtree_next(&sh->tree, node);
+        if ((cursor->state < 0 || (int) r->state == cursor->state)
+            && (cursor->owner == NULL || ngx_s3_zone_owner(r, cursor->owner))
+            && !ngx_s3_zone_expired(zone, zs, now))
+        {
+            ngx_s3_zone_copy(zs, &records[n++], now);
         }
 
-        ngx_s3_zone_unlock(zone);
+        node = ngx_rbtree_next(&sh->tree, node);
+    }
 
-    } while (node);
+    if (r) {
+        ngx_cpystrn((u_char *) cursor->after, (u_char *) r->id,
+                    sizeof(cursor->after));
+    }
+
+    cursor->end = (node == NULL);
+
+    ngx_s3_zone_unlock(zone);
+
+    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, 0,
+                   "s3 zone: page of records met:%ui wanted:%ui end:%ui",
+                   met, n, cursor->end);
 
     return n;
 }
@@ -440,13 +437,15 @@ ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh)
 
     size = pages * ngx_pagesize;
 
-    sh->slots = size / (sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_pid_t));
+    sh->slots = size / (sizeof(ngx_s3_zone_link_t)
+                        + sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_pid_t));
 
     if (sh->slots == 0) {
         return NGX_ERROR;
     }
 
-    sh->slot = (ngx_s3_zone_slot_t *) area;
+    sh->link = (ngx_s3_zone_link_t *) area;
+    sh->slot = (ngx_s3_zone_slot_t *) &sh->link[sh->slots];
     sh->owner = (ngx_pid_t *) &sh->slot[sh->slots];
 
     return NGX_OK;

@@ -15,6 +15,11 @@
 #include "s3_xml.h"
 
 
+/* Nobody who holds the lock looks at more records than this, however many there
+   are, but to build the zone anew after a worker died in it. */
+#define NGX_S3_ZONE_PAGE  64
+
+
 typedef struct {
     ngx_atomic_t  records;
     ngx_atomic_t  writes;
@@ -79,7 +84,10 @@ typedef struct {
                                         worker's own */
     ngx_msec_t          ttl;         /* of finished records, ms; 24 h */
     ngx_str_t           name;
-    ngx_uint_t          rebuilt;     /* private */
+    ngx_uint_t          rebuilt;     /* private: */
+    ngx_uint_t          losses;      /* up to this one of the zone's, */
+    ngx_uint_t          claim;       /* with claims or without them, */
+    ngx_uint_t          reaped;      /* slots before this one are reaped */
 } ngx_s3_zone_t;
 
 
@@ -137,15 +145,24 @@ ngx_int_t ngx_s3_zone_cancel(ngx_s3_zone_t *zone, ngx_str_t *id,
 /* a number that changes after each slot->cancel */
 ngx_uint_t ngx_s3_zone_cancels(ngx_s3_zone_t *zone);
 
+/* Where one is in the list of records, and which are wanted. Zeroed but for
+   state it stands before the first; a record that is there all the time is met
+   once, whatever comes and goes between two pages. */
+
+typedef struct {
+    char                after[S3_ID_MAX + 1];  /* the id that was met last */
+    int                 state;       /* -1: any */
+    ngx_str_t          *owner;       /* NULL: any */
+    ngx_uint_t          end;         /* 1: no record follows */
+} ngx_s3_zone_cursor_t;
+
 /*
- * A page of records in the order of their ids that are greater than `after`
- * (empty: from the start): state -1 means any; owner NULL means any. Returns
- * how many were copied to records[0..limit-1]; *more is set where others
- * follow. The lock is taken for at most 64 records at a time.
+ * A page of the list, in the order of ids: copies those that are wanted among
+ * the next NGX_S3_ZONE_PAGE to records[0..limit-1], limit > 0, and returns how
+ * many these are, maybe none, though others follow.
  */
-ngx_uint_t ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
-    ngx_str_t *owner, s3_record_t *records, ngx_uint_t limit,
-    ngx_uint_t *more);
+ngx_uint_t ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_s3_zone_cursor_t *cursor,
+    s3_record_t *records, ngx_uint_t limit);
 
 void ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals);
 
@@ -174,8 +191,9 @@ typedef void (*ngx_s3_zone_orphan_pt)(void *data,
    owner process is gone become failed ("worker process died") and are counted
    so; finished ones past their ttl are given up. claim: what such a process
    owed is this one's from now on. Calls handler for each slot that was
-   changed. */
-void ngx_s3_zone_reap(ngx_s3_zone_t *zone, ngx_uint_t claim,
+   changed. NGX_OK: that is all, and costs as much whatever the number of
+   records; NGX_AGAIN: after a page of them there may be more, call it soon. */
+ngx_int_t ngx_s3_zone_reap(ngx_s3_zone_t *zone, ngx_uint_t claim,
     ngx_s3_zone_orphan_pt handler, void *data);
 
 

@@ -79,8 +79,8 @@ ngx_s3_zone_settle(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
             if (zs->use == NGX_S3_SLOT_FINISHED) {
                 sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
 
-                ngx_queue_remove(&zs->queue);
-                ngx_queue_insert_tail(&sh->finished, &zs->queue);
+                ngx_queue_remove(&zs->link->queue);
+                ngx_queue_insert_tail(&sh->finished, &zs->link->queue);
             }
         }
 
@@ -104,6 +104,10 @@ ngx_s3_zone_release(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 
     if (ngx_s3_zone_mine(sh, zs, upload_id)) {
         sh->owner[ngx_s3_zone_index(sh, zs)] = NGX_S3_ZONE_NOBODY;
+
+        ngx_memory_barrier();
+
+        sh->losses++;
     }
 
     ngx_s3_zone_unlock(zone);
@@ -210,7 +214,9 @@ ngx_s3_zone_debts(ngx_s3_zone_t *zone, ngx_s3_zone_orphan_pt handler,
     for (i = 0; i < n; i++) {
         zs = &sh->slot[i];
 
-        if (!zs->debt) {
+        /* only what has an owner owes: the others' pages are not touched */
+
+        if (sh->owner[i] == 0 || !zs->debt) {
             continue;
         }
 

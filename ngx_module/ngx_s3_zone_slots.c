@@ -4,6 +4,7 @@
 #include "ngx_s3_zone_slots.h"
 
 
+static void ngx_s3_zone_join(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs);
 static void ngx_s3_zone_rebuild(ngx_s3_zone_sh_t *sh);
 static void ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i);
 static void ngx_s3_zone_rebuild_finished(ngx_s3_zone_sh_t *sh);
@@ -138,6 +139,7 @@ ngx_s3_zone_take(ngx_s3_zone_sh_t *sh)
     if (ngx_queue_empty(&sh->free) && sh->taken < sh->slots) {
         zs = &sh->slot[sh->taken];
         zs->use = NGX_S3_SLOT_FREE;
+        ngx_s3_zone_join(sh, zs);
         sh->owner[sh->taken] = 0;
 
         ngx_memory_barrier();
@@ -159,13 +161,21 @@ ngx_s3_zone_take(ngx_s3_zone_sh_t *sh)
             return NULL;
         }
 
-        ngx_s3_zone_give_up(sh, ngx_queue_data(q, ngx_s3_zone_slot_t, queue));
+        ngx_s3_zone_give_up(sh, ngx_s3_zone_queue_slot(q));
     }
 
     q = ngx_queue_head(&sh->free);
     ngx_queue_remove(q);
 
-    return ngx_queue_data(q, ngx_s3_zone_slot_t, queue);
+    return ngx_s3_zone_queue_slot(q);
+}
+
+
+static void
+ngx_s3_zone_join(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
+{
+    zs->link = &sh->link[ngx_s3_zone_index(sh, zs)];
+    zs->link->slot = zs;
 }
 
 
@@ -183,13 +193,13 @@ ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     zs->use = NGX_S3_SLOT_LIVE;
 
-    zs->node.key = ngx_s3_zone_key((u_char *) zs->record.id,
-                                   ngx_strlen(zs->record.id));
+    zs->link->node.key = ngx_s3_zone_key((u_char *) zs->record.id,
+                                         ngx_strlen(zs->record.id));
 
     sh->tree.insert = ngx_s3_zone_insert;
-    ngx_rbtree_insert(&sh->tree, &zs->node);
+    ngx_rbtree_insert(&sh->tree, &zs->link->node);
 
-    ngx_queue_insert_tail(&sh->live, &zs->queue);
+    ngx_queue_insert_tail(&sh->live, &zs->link->queue);
     sh->nlive++;
 
     ngx_s3_zone_claim(sh, zs);
@@ -205,14 +215,14 @@ ngx_s3_zone_finish(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     zs->use = NGX_S3_SLOT_FINISHED;
 
-    ngx_queue_remove(&zs->queue);
+    ngx_queue_remove(&zs->link->queue);
 
     if (zs->debt) {
-        ngx_queue_insert_tail(&sh->owing, &zs->queue);
+        ngx_queue_insert_tail(&sh->owing, &zs->link->queue);
 
     } else {
         sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
-        ngx_queue_insert_tail(&sh->finished, &zs->queue);
+        ngx_queue_insert_tail(&sh->finished, &zs->link->queue);
     }
 
     sh->nlive--;
@@ -234,11 +244,11 @@ ngx_s3_zone_give_up(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
     sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
 
     if (use == NGX_S3_SLOT_FINISHED) {
-        ngx_rbtree_delete(&sh->tree, &zs->node);
+        ngx_rbtree_delete(&sh->tree, &zs->link->node);
     }
 
-    ngx_queue_remove(&zs->queue);
-    ngx_queue_insert_head(&sh->free, &zs->queue);
+    ngx_queue_remove(&zs->link->queue);
+    ngx_queue_insert_head(&sh->free, &zs->link->queue);
 
     sh->nfinished--;
 }
@@ -254,7 +264,7 @@ ngx_s3_zone_forget(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     zs->use = NGX_S3_SLOT_OWING;
 
-    ngx_rbtree_delete(&sh->tree, &zs->node);
+    ngx_rbtree_delete(&sh->tree, &zs->link->node);
 }
 
 
@@ -384,13 +394,15 @@ ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
     zs = &sh->slot[i];
     r = &zs->record;
 
+    ngx_s3_zone_join(sh, zs);
+
     if (zs->use == NGX_S3_SLOT_OWING && !zs->debt) {
         zs->use = NGX_S3_SLOT_FREE;
     }
 
     if (zs->use == NGX_S3_SLOT_FREE) {
         sh->owner[i] = 0;
-        ngx_queue_insert_tail(&sh->free, &zs->queue);
+        ngx_queue_insert_tail(&sh->free, &zs->link->queue);
         return;
     }
 
@@ -405,7 +417,7 @@ ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
     zs->upload_id[S3_UPLOAD_ID_MAX] = '\0';
 
     if (zs->use == NGX_S3_SLOT_LIVE) {
-        ngx_queue_insert_tail(&sh->live, &zs->queue);
+        ngx_queue_insert_tail(&sh->live, &zs->link->queue);
         sh->nlive++;
 
         ngx_s3_zone_claim(sh, zs);
@@ -414,17 +426,18 @@ ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
         sh->nfinished++;
 
         if (zs->debt) {
-            ngx_queue_insert_tail(&sh->owing, &zs->queue);
+            ngx_queue_insert_tail(&sh->owing, &zs->link->queue);
 
         } else {
             sh->owner[i] = 0;
-            ngx_queue_insert_tail(&sh->finished, &zs->queue);
+            ngx_queue_insert_tail(&sh->finished, &zs->link->queue);
         }
     }
 
     if (zs->use != NGX_S3_SLOT_OWING) {
-        zs->node.key = ngx_s3_zone_key((u_char *) r->id, ngx_strlen(r->id));
-        ngx_rbtree_insert(&sh->tree, &zs->node);
+        zs->link->node.key = ngx_s3_zone_key((u_char *) r->id,
+                                             ngx_strlen(r->id));
+        ngx_rbtree_insert(&sh->tree, &zs->link->node);
     }
 }
 
@@ -449,7 +462,7 @@ ngx_s3_zone_rebuild_finished(ngx_s3_zone_sh_t *sh)
          q != ngx_queue_sentinel(&sh->finished);
          q = ngx_queue_next(q))
     {
-        list[n++] = ngx_queue_data(q, ngx_s3_zone_slot_t, queue);
+        list[n++] = ngx_s3_zone_queue_slot(q);
     }
 
     ngx_qsort(list, n, sizeof(ngx_s3_zone_slot_t *), ngx_s3_zone_older);
@@ -457,7 +470,7 @@ ngx_s3_zone_rebuild_finished(ngx_s3_zone_sh_t *sh)
     ngx_queue_init(&sh->finished);
 
     for (i = 0; i < n; i++) {
-        ngx_queue_insert_tail(&sh->finished, &list[i]->queue);
+        ngx_queue_insert_tail(&sh->finished, &list[i]->link->queue);
     }
 
     free(list);

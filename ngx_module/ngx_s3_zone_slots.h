@@ -24,7 +24,6 @@
 #include "ngx_s3_zone.h"
 
 
-#define NGX_S3_ZONE_BATCH    64          /* records a lock */
 #define NGX_S3_ZONE_WORKERS  64          /* with counters of their own */
 
 
@@ -38,27 +37,39 @@
 #define NGX_S3_ZONE_NOBODY    -1     /* the owner of a debt to be claimed */
 
 
+typedef struct ngx_s3_zone_slot_s  ngx_s3_zone_slot_t;
+
+/* What holds a slot in the tree and in a queue stands apart from it: with many
+   records a way through the tree would meet as many pages of memory as nodes.
+   These are one line of the cache each. */
+
 typedef struct {
-    ngx_s3_slot_t       counters;    /* first: callers hold its address */
-    ngx_rbtree_node_t   node;        /* key: the first bytes of the id */
-    ngx_rbtree_node_t   claim;       /* LIVE and exclusive; key: a hash of
+    ngx_rbtree_node_t    node;       /* key: the first bytes of the id */
+    ngx_queue_t          queue;      /* of its use: free, live, finished */
+    ngx_s3_zone_slot_t  *slot;
+} ngx_s3_zone_link_t;
+
+
+struct ngx_s3_zone_slot_s {
+    ngx_s3_slot_t        counters;   /* first: callers hold its address */
+    ngx_s3_zone_link_t  *link;
+    ngx_rbtree_node_t    claim;      /* LIVE and exclusive; key: a hash of
                                         endpoint, bucket and key */
-    ngx_queue_t         queue;       /* of its use: free, live, finished */
-    ngx_atomic_t        use;
-    uint64_t            epoch;       /* of the owner: pids come again */
-    uint64_t            finished_at; /* ms since the epoch */
-    uint64_t            seen_bytes;  /* the count that readers saw last, */
-    uint64_t            seen_at;     /* and when they saw it first */
-    ngx_atomic_t        debt;        /* 1: upload_id is to be aborted; set once
+    ngx_atomic_t         use;
+    uint64_t             epoch;      /* of the owner: pids come again */
+    uint64_t             finished_at; /* ms since the epoch */
+    uint64_t             seen_bytes; /* the count that readers saw last, */
+    uint64_t             seen_at;    /* and when they saw it first */
+    ngx_atomic_t         debt;       /* 1: upload_id is to be aborted; set once
                                         the rest is there */
-    ngx_uint_t          completing;  /* the record's state when its owner
+    ngx_uint_t           completing; /* the record's state when its owner
                                         died */
-    ngx_uint_t          exclusive;   /* see ngx_s3_zone_claim_t */
-    ngx_uint_t          ingest;
-    uint64_t            endpoint;
-    char                upload_id[S3_UPLOAD_ID_MAX + 1];
-    s3_record_t         record;
-} ngx_s3_zone_slot_t;
+    ngx_uint_t           exclusive;  /* see ngx_s3_zone_claim_t */
+    ngx_uint_t           ingest;
+    uint64_t             endpoint;
+    char                 upload_id[S3_UPLOAD_ID_MAX + 1];
+    s3_record_t          record;
+};
 
 
 /* A worker's own counters: its gauges go with it when it dies. */
@@ -94,11 +105,17 @@ typedef struct {
     ngx_uint_t               slots;
     ngx_uint_t               taken;  /* slots from here on were never used, so
                                         that their pages are not touched */
+    ngx_s3_zone_link_t      *link;   /* of each slot */
     ngx_s3_zone_slot_t      *slot;
     volatile ngx_pid_t      *owner;  /* of each slot, 0: neither live nor with
                                         a debt */
 
     ngx_atomic_t             cancels;    /* asked for so far */
+
+    ngx_atomic_t             losses;     /* of owners so far: workers that were
+                                            found gone, debts released */
+    ngx_uint_t               crowded;    /* 1: a worker found no place, so that
+                                            nobody can tell when it is gone */
 
     ngx_s3_counters_t        counters;   /* of workers that are gone, and of
                                             those that found no place */
@@ -109,7 +126,10 @@ typedef struct {
 #define ngx_s3_zone_index(sh, zs)  ((ngx_uint_t) ((zs) - (sh)->slot))
 
 #define ngx_s3_zone_node_slot(n)                                             \
-    ngx_rbtree_data(n, ngx_s3_zone_slot_t, node)
+    (ngx_rbtree_data(n, ngx_s3_zone_link_t, node))->slot
+
+#define ngx_s3_zone_queue_slot(q)                                            \
+    (ngx_queue_data(q, ngx_s3_zone_link_t, queue))->slot
 
 #define ngx_s3_zone_max(a, b)  ((a) > (b) ? (a) : (b))
 

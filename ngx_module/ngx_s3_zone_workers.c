@@ -8,7 +8,7 @@
 #include "ngx_s3_zone_slots.h"
 
 
-#define NGX_S3_ZONE_PIDS  16             /* known to be alive, a reaping */
+#define NGX_S3_ZONE_PIDS  64             /* known to be alive, a reaping */
 
 /* all of a ngx_s3_counters_t's fields are of one type */
 
@@ -16,11 +16,13 @@
     (sizeof(ngx_s3_counters_t) / sizeof(ngx_atomic_t))
 
 
+static ngx_int_t ngx_s3_zone_reap_page(ngx_s3_zone_t *zone, ngx_uint_t claim,
+    ngx_s3_zone_orphan_pt handler, void *data);
 static ngx_uint_t ngx_s3_zone_reap_one(ngx_s3_zone_t *zone, ngx_uint_t i,
     ngx_uint_t claim, ngx_s3_zone_orphan_t *orphan);
 static void ngx_s3_zone_fail(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
     s3_record_t *record);
-static void ngx_s3_zone_expire(ngx_s3_zone_t *zone);
+static ngx_int_t ngx_s3_zone_expire(ngx_s3_zone_t *zone);
 static void ngx_s3_zone_add(ngx_s3_counters_t *sum,
     ngx_s3_counters_t *counters);
 static void ngx_s3_zone_store_totals(s3_store_totals_t *totals,
@@ -49,6 +51,10 @@ ngx_s3_zone_enter(ngx_s3_zone_t *zone)
             worker->counters.redis.up = 0;
             worker->counters.dynamodb.up = 0;
 
+            sh->losses++;
+
+            ngx_memory_barrier();
+
             worker->pid = 0;
             ngx_s3_zone_add(&sh->counters, &worker->counters);
         }
@@ -70,6 +76,9 @@ ngx_s3_zone_enter(ngx_s3_zone_t *zone)
 
     if (mine && mine->pid == ngx_pid) {
         zone->counters = &mine->counters;
+
+    } else {
+        sh->crowded = 1;
     }
 
     ngx_s3_zone_unlock(zone);
@@ -129,24 +138,63 @@ ngx_s3_zone_totals(ngx_s3_zone_t *zone, s3_totals_t *totals)
 }
 
 
-void
+ngx_int_t
 ngx_s3_zone_reap(ngx_s3_zone_t *zone, ngx_uint_t claim,
     ngx_s3_zone_orphan_pt handler, void *data)
 {
-    ngx_pid_t              pid, alive[NGX_S3_ZONE_PIDS];
-    ngx_uint_t             i, k, nalive;
-    ngx_s3_zone_sh_t      *sh;
-    ngx_s3_zone_orphan_t   orphan;
+    ngx_int_t          orphans, expired;
+    ngx_uint_t         losses;
+    ngx_s3_zone_sh_t  *sh;
 
     ngx_s3_zone_enter(zone);
 
     sh = zone->sh;
+    losses = sh->losses;
+
+    ngx_memory_barrier();
+
+    /* all slots are looked at once after an owner was lost */
+
+    if (zone->losses != losses || zone->claim != claim) {
+        zone->losses = losses;
+        zone->claim = claim;
+        zone->reaped = 0;
+    }
+
+    orphans = ngx_s3_zone_reap_page(zone, claim, handler, data);
+
+    if (orphans == NGX_OK && sh->crowded) {
+        zone->reaped = 0;
+    }
+
+    expired = ngx_s3_zone_expire(zone);
+
+    return (orphans == NGX_OK) ? expired : orphans;
+}
+
+
+static ngx_int_t
+ngx_s3_zone_reap_page(ngx_s3_zone_t *zone, ngx_uint_t claim,
+    ngx_s3_zone_orphan_pt handler, void *data)
+{
+    ngx_pid_t              pid, alive[NGX_S3_ZONE_PIDS];
+    ngx_uint_t             i, k, n, nalive;
+    ngx_s3_zone_sh_t      *sh;
+    ngx_s3_zone_orphan_t   orphan;
+
+    sh = zone->sh;
     nalive = 0;
+    n = 0;
 
     /* without the lock: an owner seen too early or too late is looked at
-       again, under the lock or by the next reaping */
+       again, under the lock or once its loss is known */
 
-    for (i = 0; i < *(volatile ngx_uint_t *) &sh->taken; i++) {
+    for (i = zone->reaped; i < *(volatile ngx_uint_t *) &sh->taken; i++) {
+
+        if (n == NGX_S3_ZONE_PAGE) {
+            break;
+        }
+
         pid = sh->owner[i];
 
         if (pid == 0) {
@@ -170,10 +218,19 @@ ngx_s3_zone_reap(ngx_s3_zone_t *zone, ngx_uint_t claim,
 
         if (ngx_s3_zone_reap_one(zone, i, claim, &orphan)) {
             handler(data, &orphan);
+            n++;
         }
     }
 
-    ngx_s3_zone_expire(zone);
+    if (i != zone->reaped) {
+        ngx_log_debug2(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, 0,
+                       "s3 zone: slots looked at:%ui reaped:%ui",
+                       i - zone->reaped, n);
+    }
+
+    zone->reaped = i;
+
+    return (n == NGX_S3_ZONE_PAGE) ? NGX_AGAIN : NGX_OK;
 }
 
 
@@ -254,7 +311,7 @@ ngx_s3_zone_fail(ngx_s3_zone_t *zone, ngx_s3_zone_slot_t *zs,
 }
 
 
-static void
+static ngx_int_t
 ngx_s3_zone_expire(ngx_s3_zone_t *zone)
 {
     uint64_t             now;
@@ -265,30 +322,34 @@ ngx_s3_zone_expire(ngx_s3_zone_t *zone)
 
     now = ngx_s3_zone_now();
 
-    do {
-        sh = ngx_s3_zone_lock(zone);
+    sh = ngx_s3_zone_lock(zone);
 
-        for (n = 0; n < NGX_S3_ZONE_BATCH; n++) {
+    for (n = 0; n < NGX_S3_ZONE_PAGE; n++) {
 
-            if (ngx_queue_empty(&sh->finished)) {
-                break;
-            }
-
-            q = ngx_queue_head(&sh->finished);
-            zs = ngx_queue_data(q, ngx_s3_zone_slot_t, queue);
-
-            if (!ngx_s3_zone_expired(zone, zs, now)) {
-                break;
-            }
-
-            ngx_s3_zone_begin(sh);
-            ngx_s3_zone_give_up(sh, zs);
-            ngx_s3_zone_end(sh);
+        if (ngx_queue_empty(&sh->finished)) {
+            break;
         }
 
-        ngx_s3_zone_unlock(zone);
+        q = ngx_queue_head(&sh->finished);
+        zs = ngx_s3_zone_queue_slot(q);
 
-    } while (n == NGX_S3_ZONE_BATCH);
+        if (!ngx_s3_zone_expired(zone, zs, now)) {
+            break;
+        }
+
+        ngx_s3_zone_begin(sh);
+        ngx_s3_zone_give_up(sh, zs);
+        ngx_s3_zone_end(sh);
+    }
+
+    ngx_s3_zone_unlock(zone);
+
+    if (n) {
+        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, 0,
+                       "s3 zone: page of records expired:%ui", n);
+    }
+
+    return (n == NGX_S3_ZONE_PAGE) ? NGX_AGAIN : NGX_OK;
 }
 
 

@@ -118,8 +118,9 @@ subtest 'totals' => sub {
         abortsWaiting => 0, ingests => 0,
         chunks => $more{chunks}, openings => $more{openings},
     }, 'what was done is what is counted') or diag explain \%more;
-    cmp_ok($more{chunks}, '>', 12 * MB / (20 * KB), 'chunks');
-    cmp_ok($more{openings}, '>', 80, 'openings');
+    # a chunk is what one read brings: a block at most
+    cmp_ok($more{chunks}, '>=', 12 * MB / (256 * KB), 'chunks');
+    cmp_ok($more{openings}, '>', 40, 'openings');
     cmp_ok($more{openings}, '<=', 100, 'not too many');
     is_deeply($after->{$_}, { map { $_ => 0 } qw/ records writes replaced
         dropped errors outages up / }, "no $_") for qw/ redis dynamodb /;

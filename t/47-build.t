@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
-# What the build says where a library is missing, and what the module shows of
-# itself to others in the same process.
+# What the build says where a library is missing, what it does without the one
+# that it can do without, and what the module shows of itself to others in the
+# same process.
 
 use strict;
 use warnings;
@@ -41,13 +42,16 @@ my %missing = (
     '-ljansson' => ['jansson', 'libjansson-dev'],
     '-linih' => ['inih', 'libinih-dev'],
     'libhiredis.a' => ['the static archive of hiredis', 'libhiredis-dev'],
+    '-lisal' => undef,
     'nothing at all' => undef,
 );
+
+sub source { "$dir/src" . $_[0] =~ s/\W+/-/gr }
 
 # exit status and output of nginx's ./configure
 sub configure {
     my ($hidden) = @_;
-    my $src = "$dir/src" . $hidden =~ s/\W+/-/gr;
+    my $src = source($hidden);
     system('cp', '-r', '/usr/share/nginx/src', $src) == 0 or die 'no sources';
     my $pid = spawn({ env => { HIDE => $hidden, CC => $cc },
         stdout => "$src.out", stderr => "$src.out" }, 'sh', '-c',
@@ -65,7 +69,9 @@ subtest 'missing libraries' => sub {
         my ($status, $said) = (shift @runs)->();
         push @runs, configure($hidden[$i + 2]) if $i + 2 <= $#hidden;
         if (!$missing{$hidden}) {
-            is($status, 0, 'none: configured') or diag $said;
+            is($status, 0, "$hidden: configured") or diag $said;
+            like($said, $hidden eq '-lisal' ? qr/: CRC-32 by zlib$/m
+                : qr/: CRC-32 by isa-l$/m, 'it says by what');
             next;
         }
         my ($library, $package) = @{$missing{$hidden}};
@@ -74,5 +80,23 @@ subtest 'missing libraries' => sub {
             'its name');
         like($said, qr/^On Debian it is in the package \Q$package\E\.$/m,
             'its package');
+    }
+};
+
+# What computes CRC-32 in the object that is made in a configured tree
+sub crc32_by {
+    my ($src) = @_;
+    my ($object) = read_file("$src/objs/Makefile") =~ /^(\S+s3_checksum\.o):/m;
+    system("HIDE=none make -s -C '$src' -f objs/Makefile $object >&2") == 0
+        or return;
+    return join ' ', sort `nm -u '$src/$object'` =~ /\b(crc32_(?!comb)\w+)/g;
+}
+
+subtest 'with and without isa-l' => sub {
+    for (['-lisal', 'crc32_z', 0], ['nothing at all', 'crc32_gzip_refl', 1]) {
+        my ($hidden, $by, $linked) = @$_;
+        is(crc32_by(source($hidden)), $by, "$hidden hidden: $by");
+        my $make = read_file(source($hidden) . '/objs/Makefile');
+        is($make =~ /-lisal\b/ ? 1 : 0, $linked, 'what is linked');
     }
 };
