@@ -321,6 +321,73 @@ null_receive(null_conn_t *c, uint64_t length, uint64_t stop, EVP_MD_CTX *md,
 }
 
 
+/* a line without its CRLF */
+
+static int
+null_line(null_conn_t *c, char *line, size_t size)
+{
+    size_t  n;
+
+    for (n = 0; n < size; n++) {
+
+        if (c->pos == c->last && null_fill(c)) {
+            return -1;
+        }
+
+        line[n] = (char) c->buf[c->pos++];
+
+        if (line[n] == '\n') {
+            line[n && line[n - 1] == '\r' ? n - 1 : n] = '\0';
+            return 0;
+        }
+    }
+
+    return -1;
+}
+
+
+/* a body in the chunked coding, with its trailers */
+
+static int
+null_receive_chunks(null_conn_t *c, uint64_t stop, EVP_MD_CTX *md,
+    null_body_t *b)
+{
+    char      line[1024], *end;
+    uint64_t  n;
+
+    for ( ;; ) {
+
+        if (null_line(c, line, sizeof(line))) {
+            return -1;
+        }
+
+        n = strtoull(line, &end, 16);
+
+        if (end == line) {
+            return -1;
+        }
+
+        if (n == 0) {
+            break;
+        }
+
+        if (null_receive(c, b->size + n, stop, md, b)
+            || null_line(c, line, sizeof(line)) || *line)
+        {
+            return -1;
+        }
+    }
+
+    do {
+        if (null_line(c, line, sizeof(line))) {
+            return -1;
+        }
+    } while (*line);
+
+    return 0;
+}
+
+
 static int
 null_digest_given(const null_req_t *r)
 {
@@ -376,7 +443,9 @@ null_take(null_conn_t *c, const null_req_t *r, null_body_t *b, uint64_t stop)
         null_patience(c, null_options.stall);
     }
 
-    rc = null_receive(c, r->length, stop, md, b);
+    rc = null_field(r, "transfer-encoding")
+         ? null_receive_chunks(c, stop, md, b)
+         : null_receive(c, r->length, stop, md, b);
 
     if (null_options.stall) {
         null_patience(c, 0);
