@@ -43,12 +43,14 @@ $SIG{$_} = sub { exit 1 } for qw/ INT TERM HUP /;
 
 
 # The script's name (its section in results.md), title, and defaults: pairs,
-# size; min: bytes below which SIZE does not bring them
+# size; min: bytes below which SIZE does not bring them; least (9): pairs below
+# which nothing is written
 sub new {
     my ($class, $name, %o) = @_;
     my ($load) = split ' ', read_file('/proc/loadavg');
     my $s = bless {
         name => $name, load => $load, began => time, pairs => 9, size => '1g',
+        least => PAIRS_MIN,
         servers => [], tools => {}, number => 0, %o,
     }, $class;
 
@@ -287,9 +289,8 @@ sub section {
     my $text = sprintf "## %s\n\n%s\n\n%s", $s->{title} || $s->{name},
         machine($s->{load}, $s->{tools}), join '', @text;
     print "$text\n";
-    if (defined $s->{only} || $s->{pairs} < PAIRS_MIN) {
-        print STDERR "(not written: ONLY, or fewer than ", PAIRS_MIN,
-            " pairs)\n";
+    if (defined $s->{only} || $s->{pairs} < $s->{least}) {
+        print STDERR "(not written: ONLY, or fewer than $s->{least} pairs)\n";
         return;
     }
     write_section("$TOP/bench/results.md", $s->{name}, $text);
