@@ -35,6 +35,13 @@
 #define CROWD_SHARED  (64 * 1024 * 1024)     /* made once, sent by all */
 #define CROWD_HEAD    1024
 
+/* What a server does not read yet fills both ends' buffers, and of loopback
+   both are the same kernel's: a thousand that grow to megabytes go beyond its
+   tcp_mem, where it begins to drop segments, and each
+   loss costs seconds. */
+
+#define CROWD_SNDBUF  (128 * 1024)
+
 
 typedef struct {
     body_url_t       url;
@@ -81,7 +88,7 @@ crowd_watch(crowd_t *g, crowd_conn_t *c, int op, uint32_t events)
 static void
 crowd_begin(crowd_t *g)
 {
-    int            n;
+    int            n, size;
     crowd_conn_t  *c;
 
     c = calloc(1, sizeof(crowd_conn_t));
@@ -102,7 +109,10 @@ crowd_begin(crowd_t *g)
 
     c->fd = socket(g->address->ai_family, SOCK_STREAM|SOCK_CLOEXEC, 0);
 
+    size = CROWD_SNDBUF;
+
     if (c->fd == -1
+        || setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(int)) == -1
         || connect(c->fd, g->address->ai_addr, g->address->ai_addrlen) == -1
         || fcntl(c->fd, F_SETFL, O_NONBLOCK) == -1)
     {
