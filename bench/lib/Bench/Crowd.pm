@@ -44,6 +44,7 @@ http {
         access_log off;
         location / { s3_upload; }
         location /status/ { s3_status list; }
+        location /core/ { proxy_pass http://s3; }
         location /raw/ {
             proxy_pass http://s3;
             proxy_request_buffering off;
@@ -118,15 +119,22 @@ sub _arrived {
 }
 
 # So many clients that have sent so many bytes and say nothing more: the id of
-# their process, once nginx has all that was sent.
+# their process, once nginx has all that was sent. core => 1: to a location where
+# core reads the body, into its buffer and a file.
 sub stalled {
-    my ($b, $n, $count, $bytes) = @_;
+    my ($b, $n, $count, $bytes, %o) = @_;
     my $said = $b->dir . '/stalled-' . ++$number;
     my $pid = spawn({ stdout => $said, stderr => $said },
         "$TOP/build/body_crowd", '--stall-after', $bytes,
-        $n->url("/$number-"), 2 ** 30, $count);
-    wait_for { _arrived($n) == $count * $bytes } 60, 0.2
-        or $b->fail("the clients that stall were not let in\n", $n);
+        $n->url($o{core} ? '/core/' : "/$number-"), 2 ** 30, $count);
+    my $before = 0;
+    wait_for {
+        my $now = cpu($n->{worker});
+        my $quiet = $now - $before < 0.001;
+        $before = $now;
+        read_file($said) =~ /^stalled/m
+            && ($o{core} ? $quiet : _arrived($n) == $count * $bytes);
+    } 60, 0.5 or $b->fail("the clients that stall were not let in\n", $n);
     return $pid;
 }
 
