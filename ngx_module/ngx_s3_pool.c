@@ -11,7 +11,7 @@ static void ngx_s3_pool_grant(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
     ngx_uint_t blocks);
 static void ngx_s3_pool_serve(ngx_event_t *ev);
 static ngx_s3_share_t *ngx_s3_pool_first(ngx_s3_pool_t *pool);
-static ngx_s3_share_t *ngx_s3_pool_lend(ngx_s3_pool_t *pool,
+static ngx_s3_share_t *ngx_s3_pool_spare(ngx_s3_pool_t *pool,
     ngx_s3_share_t *first);
 static ngx_s3_share_t *ngx_s3_pool_neediest(ngx_queue_t *line,
     ngx_s3_share_t *best);
@@ -23,6 +23,7 @@ static void ngx_s3_pool_count(ngx_s3_pool_t *pool, ngx_int_t blocks);
 static void ngx_s3_pool_cleanup(void *data);
 static ngx_s3_block_t *ngx_s3_block_create(void);
 static void ngx_s3_block_empty(ngx_s3_block_t *b);
+static void ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b);
 static void ngx_s3_block_free(ngx_s3_block_t *b);
 
 
@@ -343,7 +344,7 @@ ngx_s3_pool_serve(ngx_event_t *ev)
 
             /* its turn has not come, but somebody has to go on */
 
-            share = ngx_s3_pool_lend(pool, share);
+            share = ngx_s3_pool_spare(pool, share);
 
             if (share == NULL) {
                 break;
@@ -385,7 +386,7 @@ ngx_s3_pool_first(ngx_s3_pool_t *pool)
 /* who gets the margin while the first in line waits; NULL: nobody */
 
 static ngx_s3_share_t *
-ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
+ngx_s3_pool_spare(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
 {
     ngx_msec_t       passed;
     ngx_uint_t       held;
@@ -515,6 +516,44 @@ ngx_s3_block_empty(ngx_s3_block_t *b)
     b->link.next = NULL;
     b->buf.pos = b->buf.start;
     b->buf.last = b->buf.start;
+
+    b->tail = &b->link;
+    b->unused = &b->pieces;
+}
+
+
+ngx_int_t
+ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos)
+{
+    ngx_s3_piece_t  *piece;
+
+    piece = *b->unused;
+
+    if (piece == NULL) {
+        piece = ngx_calloc(sizeof(ngx_s3_piece_t), ngx_cycle->log);
+        if (piece == NULL) {
+            return NGX_ERROR;
+        }
+
+        piece->buf.temporary = 1;
+        piece->link.buf = &piece->buf;
+
+        *b->unused = piece;
+    }
+
+    b->unused = &piece->next;
+
+    piece->buf.start = pos;
+    piece->buf.pos = pos;
+    piece->buf.last = pos;
+    piece->buf.end = b->buf.end;
+
+    piece->link.next = NULL;
+
+    b->tail->next = &piece->link;
+    b->tail = &piece->link;
+
+    return NGX_OK;
 }
 
 
@@ -527,14 +566,59 @@ ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks)
         b = blocks;
         blocks = b->next;
 
-        b->next = pool->free;
-        pool->free = b;
-        pool->nfree++;
-    }
+        if (b->loans) {
+            b->given = 1;
 
-    if (pool->free && !pool->trim.timer_set) {
+        } else {
+            ngx_s3_block_idle(pool, b);
+        }
+    }
+}
+
+
+static void
+ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b)
+{
+    b->next = pool->free;
+    pool->free = b;
+    pool->nfree++;
+
+    if (!pool->trim.timer_set) {
         pool->least_free = pool->nfree;
         ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
+    }
+}
+
+
+void
+ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block, u_char *pos,
+    size_t size, ngx_s3_loan_t *loan)
+{
+    block->loans++;
+
+    loan->pool = pool;
+    loan->block = block;
+    loan->pos = pos;
+    loan->end = pos + size;
+}
+
+
+void
+ngx_s3_pool_return(ngx_s3_loan_t *loan)
+{
+    ngx_s3_block_t  *b;
+
+    b = loan->block;
+
+    if (b == NULL) {
+        return;
+    }
+
+    loan->block = NULL;
+
+    if (--b->loans == 0 && b->given) {
+        b->given = 0;
+        ngx_s3_block_idle(loan->pool, b);
     }
 }
 
@@ -584,6 +668,15 @@ ngx_s3_pool_cleanup(void *data)
 static void
 ngx_s3_block_free(ngx_s3_block_t *b)
 {
+    ngx_s3_piece_t  *piece;
+
+    while (b->pieces) {
+        piece = b->pieces;
+        b->pieces = piece->next;
+
+        ngx_free(piece);
+    }
+
     (void) munmap(b->buf.start, NGX_S3_BLOCK_SIZE);
     ngx_free(b);
 }

@@ -43,12 +43,29 @@
 
 typedef struct ngx_s3_block_s  ngx_s3_block_t;
 
-/* a block brings the buffer and the link that put it into a chain */
+/* a block brings the buffer and the link that put it into a chain; further ones
+   follow where something stands between the bytes that is not sent */
+
+typedef struct ngx_s3_piece_s  ngx_s3_piece_t;
+
+struct ngx_s3_piece_s {
+    ngx_s3_piece_t  *next;
+    ngx_buf_t        buf;
+    ngx_chain_t      link;
+};
+
 
 struct ngx_s3_block_s {
     ngx_s3_block_t  *next;
     ngx_buf_t        buf;            /* start..end: NGX_S3_BLOCK_SIZE bytes */
     ngx_chain_t      link;
+    ngx_chain_t     *tail;           /* of the buffer that grows */
+    ngx_s3_piece_t  *pieces;         /* that it ever had */
+    ngx_s3_piece_t **unused;         /* the first of them that is free */
+    ngx_uint_t       loans;          /* somebody may write to it, outside of
+                                        what a part has there */
+    unsigned         given:1;        /* back to the pool, once no loan is left
+                                        */
 };
 
 
@@ -81,7 +98,19 @@ typedef struct {
 } ngx_s3_share_t;
 
 
+typedef struct ngx_s3_pool_s  ngx_s3_pool_t;
+
+/* memory of a block into which a source receives; zeroed: nothing is lent */
+
 typedef struct {
+    ngx_s3_pool_t   *pool;
+    ngx_s3_block_t  *block;          /* NULL: nothing */
+    u_char          *pos;            /* where it begins, as it was lent */
+    u_char          *end;
+} ngx_s3_loan_t;
+
+
+struct ngx_s3_pool_s {
     void            *dummy[3];       /* an event's data: see ngx_event_ident */
     ngx_int_t        ident;
 
@@ -105,7 +134,7 @@ typedef struct {
     ngx_uint_t       least_free;     /* since the last trim */
     ngx_atomic_t    *used;           /* bytes reserved, of all workers; or
                                         NULL */
-} ngx_s3_pool_t;
+};
 
 
 /* size in bytes, at configuration. NULL: no memory. */
@@ -148,8 +177,20 @@ void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
    memory. The contents are what they were. */
 ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
-/* a list of blocks back to the pool */
+/* The buffer that grows from now on begins at pos, behind its end. NGX_ERROR: no
+   memory, nothing has changed. */
+ngx_int_t ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos);
+
+/* A list of blocks back to the pool. One that is lent comes there when it is
+   returned: nobody else gets it before. */
 void ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks);
+
+/* lends size bytes from pos on, which are in the block; loan is empty */
+void ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block, u_char *pos,
+    size_t size, ngx_s3_loan_t *loan);
+
+/* nothing is written there any more; an empty loan is none */
+void ngx_s3_pool_return(ngx_s3_loan_t *loan);
 
 
 #endif /* NGX_S3_POOL_H */

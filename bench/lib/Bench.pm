@@ -24,17 +24,17 @@ use File::Path qw/ remove_tree /;
 use List::Util qw/ first /;
 use Time::HiRes qw/ sleep time /;
 
-use Bench::Results qw/ machine write_section /;
+use Bench::Results qw/ counts machine write_section /;
 use Bench::Stat qw/ median met quartiles ratio ratios spread table /;
 use S3T::Nginx;
 use S3T::Null;
 use S3T::Util qw/ $STATE $TOP children end_child open_dir read_file spawn
-    state_dir wait_child wait_for /;
+    state_dir wait_child wait_exit wait_for /;
 
 our @EXPORT = qw/ $TOP bytes cpu cpu_all find median met peak progress
     quartiles ratio ratios read_file rss spread table template /;
 
-use constant { GiB => 2 ** 30, MiB => 2 ** 20, PAIRS_MIN => 9 };
+use constant { GiB => 2 ** 30, MiB => 2 ** 20 };
 
 my $owner = $$;
 my @all;
@@ -42,15 +42,14 @@ my @all;
 $SIG{$_} = sub { exit 1 } for qw/ INT TERM HUP /;
 
 
-# The script's name (its section in results.md), title, and defaults: pairs,
-# size; min: bytes below which SIZE does not bring them; least (9): pairs below
-# which nothing is written
+# The script's name (its section in results.md), title, and defaults: pairs, size;
+# least (9): pairs below which nothing is written
 sub new {
     my ($class, $name, %o) = @_;
     my ($load) = split ' ', read_file('/proc/loadavg');
     my $s = bless {
         name => $name, load => $load, began => time, pairs => 9, size => '1g',
-        least => PAIRS_MIN,
+        least => 9,
         servers => [], tools => {}, number => 0, %o,
     }, $class;
 
@@ -190,25 +189,33 @@ sub background {
 
 # what moves bytes
 
-# Runs a command to its end: { failed, said, wall }, said being all it wrote.
+# Runs a command to its end: { failed, said, wall }, said being all it wrote. A
+# code reference before it is called all the time.
 sub run {
     my ($s, @command) = @_;
+    my $watch = ref $command[0] ? shift @command : undef;
     my $said = "$s->{dir}/said";
+    my $failed;
     unlink "$said.err";
     my $from = time;
-    my $failed = wait_child(spawn({ stdout => $said, stderr => "$said.err" },
-        @command));
+    my $pid = spawn({ stdout => $said, stderr => "$said.err" }, @command);
+    while ($watch && !defined $failed) {
+        $watch->();
+        $failed = wait_exit($pid, 0.02);
+    }
+    $failed = wait_child($pid) if !$watch;
     return { failed => $failed, wall => time - $from,
         said => read_file($said) . read_file("$said.err") };
 }
 
-# What the null S3 counted, once nothing is open there and $done->(counts).
+# What the null S3 counted, once no more uploads are open there than so many
+# (0), and $done->(counts).
 sub settled {
-    my ($s, $null, $done) = @_;
+    my ($s, $null, $done, $open) = @_;
     my $stats;
     wait_for {
         $stats = $null->stats;
-        !$stats->{open_uploads} && (!$done || $done->($stats));
+        $stats->{open_uploads} <= ($open || 0) && (!$done || $done->($stats));
     } 10, 0.02;
     return $stats;
 }
@@ -216,7 +223,7 @@ sub settled {
 # One upload of the pattern through this nginx, which must arrive whole: what
 # it took of the worker's CPU, until the object is there and 0.1 s more, and of
 # time, in seconds a GiB: { cpu, wall }. size; args [ ] of the client, e.g.
-# --chunk; key.
+# --chunk; key; watch, for run().
 sub put_body {
     my ($s, $n, %o) = @_;
     my $size = $o{size} || $s->{size};
@@ -225,10 +232,10 @@ sub put_body {
     my $url = $n->url("/$key", $n->{flags}{tls} ? 'tls' : '');
     my $before = $n->{null}->stats;
     my $cpu = cpu($n->{worker});
-    my $r = $s->run("$TOP/build/$client", '--cacert', $s->ca,
+    my $r = $s->run($o{watch} || (), "$TOP/build/$client", '--cacert', $s->ca,
         @{$o{args} || []}, $url, $size);
     my $after = $s->settled($n->{null},
-        sub { $_[0]{objects} > $before->{objects} });
+        sub { $_[0]{objects} > $before->{objects} }, $before->{open_uploads});
 
     # what the worker does after the answer counts too
 
@@ -246,7 +253,7 @@ sub arrived {
     my ($s, $before, $after, $objects, $bytes) = @_;
     return $after->{objects} - $before->{objects} == $objects
         && $after->{bytes} - $before->{bytes} == $bytes
-        && !$after->{open_uploads} && !$after->{bad};
+        && $after->{open_uploads} <= $before->{open_uploads} && !$after->{bad};
 }
 
 sub fail {
@@ -289,11 +296,11 @@ sub section {
     my $text = sprintf "## %s\n\n%s\n\n%s", $s->{title} || $s->{name},
         machine($s->{load}, $s->{tools}), join '', @text;
     print "$text\n";
-    if (defined $s->{only} || $s->{pairs} < $s->{least}) {
+    if (counts($s->{pairs}, $s->{least})) {
+        write_section("$TOP/bench/results.md", $s->{name}, $text);
+    } else {
         print STDERR "(not written: ONLY, or fewer than $s->{least} pairs)\n";
-        return;
     }
-    write_section("$TOP/bench/results.md", $s->{name}, $text);
 }
 
 

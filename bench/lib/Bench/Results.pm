@@ -11,11 +11,11 @@ use POSIX qw/ strftime /;
 use S3T::Nginx;
 use S3T::Util qw/ $TOP read_file write_file /;
 
-our @EXPORT_OK = qw/ @ORDER machine write_section /;
+our @EXPORT_OK = qw/ @ORDER counts machine write_section /;
 
 # The scripts, in the order in which bench/all runs them and their sections
-# stand.
-our @ORDER = qw/ upload wall peers small memory stalled gate growth records
+# stand; "all" is its own.
+our @ORDER = qw/ all upload wall peers small memory stalled gate growth records
     download /;
 
 my $head = <<'END';
@@ -50,7 +50,14 @@ sub machine {
         "load $load before the run.";
 }
 
-# Puts the text in the place of the section of this name.
+# Whether what is measured goes to the file: not what ONLY or fewer
+# pairs (9) gave.
+sub counts {
+    my ($pairs, $least) = @_;
+    return !defined $ENV{ONLY} && $pairs >= ($least || 9);
+}
+
+# Puts the text in the place of the section of this name; undef: there is none.
 sub write_section {
     my ($file, $name, $text) = @_;
     my %section = (read_file($file) // '')

@@ -19,7 +19,7 @@ my %version = (rclone => 'version', aws => '--version');
 # Where it is; its version goes into the results.
 sub tool_path {
     my ($b, $name) = @_;
-    my $path = find($name) or die "bench: no $name: see t/lib/deps\n";
+    my $path = find($name) or die "bench: no $name: bench/deps installs it\n";
     my ($version) = `$path $version{$name} 2>&1` =~ /(\d\S+)/;
     $b->tool($name, $version // '?');
     return $path;

@@ -59,7 +59,9 @@ sub _http {
     my $dir = $s->{dir};
     return join "\n    ", "access_log $dir/access.log;", (map {
         "${_}_temp_path $dir/temp/$_;" } qw/ client_body proxy fastcgi uwsgi
-        scgi /), 'client_max_body_size 0;';
+        scgi /), 'client_max_body_size 0;',
+        $s->{module} && $ENV{T_ZERO_COPY}
+            ? "s3_zero_copy $ENV{T_ZERO_COPY};" : ();
 }
 
 sub expand {
