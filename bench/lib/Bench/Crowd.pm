@@ -132,7 +132,7 @@ sub stalled {
         my $now = cpu($n->{worker});
         my $quiet = $now - $before < 0.001;
         $before = $now;
-        read_file($said) =~ /^stalled/m
+        (read_file($said) // '') =~ /^stalled/m
             && ($o{core} ? $quiet : _arrived($n) == $count * $bytes);
     } 60, 0.5 or $b->fail("the clients that stall were not let in\n", $n);
     return $pid;
