@@ -42,12 +42,14 @@ my @all;
 $SIG{$_} = sub { exit 1 } for qw/ INT TERM HUP /;
 
 
-# The script's name (its section in results.md), title, and defaults: pairs, size
+# The script's name (its section in results.md), title, and defaults: pairs, size;
+# least (9): pairs below which nothing is written
 sub new {
     my ($class, $name, %o) = @_;
     my ($load) = split ' ', read_file('/proc/loadavg');
     my $s = bless {
         name => $name, load => $load, began => time, pairs => 9, size => '1g',
+        least => 9,
         servers => [], tools => {}, number => 0, %o,
     }, $class;
 
@@ -294,10 +296,10 @@ sub section {
     my $text = sprintf "## %s\n\n%s\n\n%s", $s->{title} || $s->{name},
         machine($s->{load}, $s->{tools}), join '', @text;
     print "$text\n";
-    if (counts($s->{pairs})) {
+    if (counts($s->{pairs}, $s->{least})) {
         write_section("$TOP/bench/results.md", $s->{name}, $text);
     } else {
-        print STDERR "(not written: ONLY, or fewer than 9 pairs)\n";
+        print STDERR "(not written: ONLY, or fewer than $s->{least} pairs)\n";
     }
 }
 

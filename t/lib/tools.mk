@@ -11,7 +11,7 @@ S3_NULL_SRCS = t/lib/s3_null.c t/lib/s3_null_http.c t/lib/s3_null_ops.c \
 
 .PHONY: tools
 tools: build/s3_null build/body_gen build/body_h2 build/body_sink \
-    build/torture.so build/die_at build/etc.so
+    build/body_crowd build/torture.so build/die_at build/etc.so
 
 build/s3_null: $(S3_NULL_SRCS) t/lib/s3_null.h t/lib/s3_null_store.h \
     t/lib/pattern.h t/lib/tools.mk
@@ -19,7 +19,8 @@ build/s3_null: $(S3_NULL_SRCS) t/lib/s3_null.h t/lib/s3_null_store.h \
 	@$(CC) $(TOOLS_CFLAGS) -pthread -o $@.$$$$ $(S3_NULL_SRCS) \
 	    -lssl -lcrypto -lexpat -ljansson -lz && mv $@.$$$$ $@
 
-build/body_gen build/body_h2 build/body_sink: build/%: t/lib/%.c t/lib/body_conn.c \
+build/body_gen build/body_h2 build/body_sink build/body_crowd: build/%: \
+    t/lib/%.c t/lib/body_conn.c \
     t/lib/body_conn.h t/lib/pattern.h t/lib/tools.mk
 	@mkdir -p build
 	@$(CC) $(TOOLS_CFLAGS) -o $@.$$$$ t/lib/$*.c t/lib/body_conn.c \

@@ -50,10 +50,11 @@ sub machine {
         "load $load before the run.";
 }
 
-# Whether what is measured goes to the file: not what ONLY or fewer pairs gave.
+# Whether what is measured goes to the file: not what ONLY or fewer
+# pairs (9) gave.
 sub counts {
-    my ($pairs) = @_;
-    return !defined $ENV{ONLY} && $pairs >= 9;
+    my ($pairs, $least) = @_;
+    return !defined $ENV{ONLY} && $pairs >= ($least || 9);
 }
 
 sub _sections {
