@@ -23,6 +23,8 @@ my $n = $t->nginx(<<'EOF', workers => 2);
 %%MAIN%%
 http {
     %%HTTP%%
+    # chunks of no more than client_body_buffer_size
+    s3_zero_copy off;
     keepalive_requests 100000;
     s3_credentials static testaccess testsecret;
     s3_endpoint %%RGW%%;

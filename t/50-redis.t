@@ -23,6 +23,8 @@ my $conf = <<'EOC';
 %%MAIN%%
 http {
     %%HTTP%%
+    # chunks of no more than client_body_buffer_size
+    s3_zero_copy off;
     s3_endpoint %%NULL%%;
     s3_bucket records;
     s3_credentials static testaccess testsecret;
@@ -214,8 +216,9 @@ subtest 'channel' => sub {
     my @sequence = map { $_->{sequence} } @json;
     is_deeply(\@sequence, [sort { $a <=> $b } uniq @sequence], 'in order');
     is($sequence[0], 1, 'from the first');
-    is(join(' ', uniq map { $_->{state} } @json),
-        'active completing completed', 'states');
+    # (one that waits for another to be written is replaced)
+    like(join(' ', uniq map { $_->{state} } @json),
+        qr/^active (?:completing )?completed$/, 'states');
     my $after = fits($n, 'totals');
     is(scalar @json, $after->{writes} - $before->{writes},
         'as many as were written');
