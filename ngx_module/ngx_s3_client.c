@@ -199,6 +199,12 @@ ngx_s3_client_connected(ngx_s3_conn_t *sc)
                    ngx_s3_client_host(cl), cl->rq->body_size,
                    (ngx_uint_t) sc->reused);
 
+    if (c->ssl && ngx_s3_tls_gather(c) != NGX_OK) {
+        ngx_s3_reason(cl->rq->reason, "no memory");
+        ngx_s3_client_finish(cl, NGX_S3_E_INTERNAL);
+        return;
+    }
+
     c->log->action = "sending a request";
 
     sc->read = ngx_s3_client_read_handler;
