@@ -43,8 +43,8 @@ sub at {
 for my $v (@versions) {
     for my $name (sort keys %scripts) {
         my $fake = $fakes{"$name-$v"} = $t->fake(%tls, on => $scripts{$name});
-        at("$name-$v", $fake->url,
-            $name eq 'still' ? 's3_send_timeout 500ms; s3_tries 1;' : '');
+        at("$name-$v", $fake->url, $scripts{$name}{part} ? 's3_part_size 5m;'
+            : $name eq 'still' ? 's3_send_timeout 500ms; s3_tries 1;' : '');
     }
     my @options = ($t->dir, qw/ --port 0 --tls-port 0 --verify /,
         map { ("--$_", $tls{$_}) } sort keys %tls);
@@ -65,6 +65,7 @@ http {
     s3_ssl_trusted_certificate %%CA%%;
     s3_part_size 20m;
     s3_tries 4;
+    s3_connect_timeout 30s;
     server {
         listen 127.0.0.1:%%PORT%%;
 %%LOCATIONS%%
@@ -108,12 +109,74 @@ subtest 'S3 asks for new keys, S3 fails' => sub {
 };
 
 subtest 'sizes, and slow readers' => sub {
-    my @uploads;
-    for my $v (@versions) {
-        push @uploads, ["slow-$v", $_, put("slow-$v", $_)] for data(19 * MB);
-        push @uploads, ["sizes-$v", $_, put("sizes-$v", $_)]
-            for map { data($_) } 1, 2 * BUFFER, PART,
-                map { (RECORD + $_, 7 * RECORD + $_, BUFFER + $_) } -1 .. 1;
+    my $large = data(19 * MB);
+    my @slow = map { ["slow-$_", $large, put("slow-$_", $large)] } @versions;
+    for my $d (map { data($_) } 1, 2 * BUFFER, PART,
+        map { (RECORD + $_, 7 * RECORD + $_, BUFFER + $_) } -1 .. 1)
+    {
+        is_stored("sizes-$_", $d, put("sizes-$_", $d)) for @versions;
     }
-    is_stored(@$_) for @uploads;
+    is_stored(@$_) for @slow;
+};
+
+subtest 'resets and early answers' => sub {
+    my $d = data(2 * PART + 1);
+    my $body = read_file($d->{path});
+    my %part = map { $_ => sha256_hex(substr $body, ($_ - 1) * PART, PART) }
+        1 .. 3;
+    $t->expect_errors(qr{ failed: .*"refused-1\.\d/$d->{size}"});
+    my %uploads = map { $_ => put($_, $d) } grep { /reset|early|refused/ }
+        sort keys %fakes;
+    for (sort keys %uploads) {
+        my $r = $uploads{$_}->wait;
+        is($r->{status}, /refused/ ? 502 : 201, $_) or diag explain $r;
+        my $fake = $fakes{$_};
+        if (/refused/) {
+            like($r->{json}{message}, qr/403 Fake403/, "$_: what S3 said");
+            ok(wait_for(sub { $fake->requests('abort') }), "$_: aborted");
+            next;
+        }
+        my @tries = wait_for(sub { $fake->requests('complete') })
+            ? $fake->requests('part') : ();
+        is_deeply({ map { $_->{query}{partNumber} => $_->{sha256} }
+            grep { $_->{whole} } @tries }, \%part, "$_: the bytes of each part");
+        cmp_ok(scalar @tries, '>', 3, "$_: some of them again");
+    }
+};
+
+subtest 'an S3 that stands still' => sub {
+    my $d = data(19 * MB);
+    $t->expect_errors(qr{ failed: .*"still-1\.\d/$d->{size}"});
+    my %uploads = map { $_ => put("still-$_", $d) } @versions;
+    for (@versions) {
+        my $r = $uploads{$_}->wait;
+        is($r->{status}, 504, "TLS $_") or diag explain $r;
+        like($r->{json}{message}, qr/timed out while it was sent a request/,
+            'cause');
+    }
+};
+
+# a log at debug tells what each write was asked to take, and took
+subtest 'few writes' => sub {
+    my $debug = $t->nginx($conf, level => 'debug');
+    my @objects = map { data($_) } PART, 19 * MB;
+    for my $v (@versions) {
+        is_stored(@$_, put(@$_, $debug)) for ["sizes-$v", $objects[0]],
+            ["slow-$v", $objects[1]];
+    }
+    my $size = @versions * ($objects[0]{size} + $objects[1]{size});
+    my ($sum, $writes, $cut) = (0, 0, 0);
+    for (split /\n/, $debug->log) {
+        my ($took, $of) = /: send: fd:\d+ (\d+) of (\d+)$/ or next;
+        $sum += $took;
+        $writes++;
+        $cut++ if $took < $of;
+    }
+    SKIP: {
+        skip 'nginx without --with-debug', 3 if $debug->log !~ /\[debug\]/;
+        cmp_ok($sum, '>', $size, 'all of it went through the buffers');
+        cmp_ok($writes, '<', $size / RECORD / 2, 'several records a write');
+        cmp_ok($cut, '>', 2, 'writes that S3 did not take whole');
+        note "$writes writes, $cut cut";
+    }
 };
