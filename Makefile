@@ -42,9 +42,9 @@ fuzz:			## fuzz the parsers of lib/ (clang); FUZZ_TIME=seconds each
 demo: deps module	## upload 1 GiB into a real S3 and watch; ONCE=1 ends
 	@demo/run
 
-bench: deps module	## CPU a GiB against proxy_pass, rclone, awscli
-	@t/lib/deps rclone awscli
-	@bench/run
+bench: deps module	## the costs, against proxy_pass, rclone, awscli and tus
+	@bench/deps
+	@bench/all
 
 services-start:		## S3, Redis and DynamoDB for tests run by hand
 	@t/lib/services start

@@ -648,6 +648,7 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     transfer->part_size = conf->part_size;
     transfer->window = conf->window;
     transfer->concurrency = conf->part_concurrency;
+    transfer->zero_copy = conf->zero_copy;
     transfer->queue_timeout = conf->queue_timeout;
 
     conf->transfer = transfer;

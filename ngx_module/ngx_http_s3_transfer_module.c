@@ -244,6 +244,9 @@ static ngx_command_t  ngx_http_s3_commands[] = {
     ngx_http_s3_any("s3_window", NGX_CONF_TAKE1, ngx_http_s3_set_size,
                     window, NULL),
 
+    ngx_http_s3_any("s3_zero_copy", NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+                    zero_copy, NULL),
+
     ngx_http_s3_any("s3_object_header", NGX_CONF_TAKE2,
                     ngx_http_s3_set_field, object_headers, NULL),
 
@@ -478,6 +481,7 @@ ngx_http_s3_create_loc_conf(ngx_conf_t *cf)
     conf->window = NGX_CONF_UNSET_SIZE;
     conf->object_headers = NGX_CONF_UNSET_PTR;
     conf->metadata = NGX_CONF_UNSET_PTR;
+    conf->zero_copy = NGX_CONF_UNSET;
     conf->overwrite = NGX_CONF_UNSET;
     conf->transfer_id = NGX_CONF_UNSET_PTR;
     conf->owner = NGX_CONF_UNSET_PTR;
@@ -539,6 +543,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->window = prev->window;
     }
 
+    ngx_conf_merge_value(conf->zero_copy, prev->zero_copy, 1);
     ngx_conf_merge_ptr_value(conf->object_headers, prev->object_headers, NULL);
     ngx_conf_merge_ptr_value(conf->metadata, prev->metadata, NULL);
     ngx_conf_merge_value(conf->overwrite, prev->overwrite, 1);

@@ -10,6 +10,7 @@
 #include <ngx_http.h>
 
 #include "ngx_http_s3_ingest.h"
+#include "ngx_http_s3_place.h"
 #include "ngx_http_s3_status.h"
 #include "ngx_http_s3_tee.h"
 #include "ngx_s3_transfer.h"
@@ -76,6 +77,7 @@ typedef struct {
     size_t                       part_size;
     ngx_uint_t                   part_concurrency;
     size_t                       window;
+    ngx_flag_t                   zero_copy;
 
     ngx_array_t                 *object_headers; /* ngx_http_s3_field_t */
     ngx_array_t                 *metadata;
@@ -122,6 +124,7 @@ typedef struct {
                                             before, see shared */
     ngx_buf_t                   *file_buf;       /* a piece of a body in a
                                                     file */
+    ngx_http_s3_place_t          place;  /* where the body is received */
     unsigned                     reading:1;      /* the body API was called */
     unsigned                     shared:1;       /* the body stays for others:
                                                     a mirror, an error_page */

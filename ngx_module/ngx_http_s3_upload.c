@@ -83,6 +83,8 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
         return ngx_http_s3_send_refusal(r, rc, &refusal);
     }
 
+    spec.run = ngx_http_s3_place_run(r);
+
     return ngx_http_s3_upload_begin(r, conf, &spec);
 }
 
@@ -187,6 +189,8 @@ ngx_http_s3_upload_cleanup(void *data)
 
     const char  *reason;
 
+    ngx_http_s3_place_leave(ctx->request, &ctx->place);
+
     reason = ngx_http_s3_upload_lost(ctx->request);
 
     ngx_http_s3_upload_leave(ctx, reason ? reason
@@ -248,6 +252,8 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
     *ctx->record = ctx->transfer->progress.record;
     ctx->recorded = 1;
     ctx->transfer = NULL;
+
+    ngx_http_s3_place_leave(r, &ctx->place);
 
     r->read_event_handler = ngx_http_block_reading;
 
@@ -408,6 +414,8 @@ ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
             ngx_post_event(c->read, &ngx_posted_next_events);
             return;
         }
+
+        ngx_http_s3_place(r, &ctx->place, ctx->transfer);
 
         rc = ngx_http_s3_upload_receive(r);
 
@@ -582,6 +590,8 @@ ngx_http_s3_upload_whole(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
         ngx_del_timer(r->connection->read);
     }
 
+    ngx_http_s3_place_leave(r, &ctx->place);
+
     /* what is whole is completed whether or not the client is still there */
 
     r->read_event_handler = ngx_http_block_reading;
@@ -658,6 +668,7 @@ ngx_http_s3_upload_give_up(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     }
 
     ngx_http_s3_upload_leave(ctx, reason);
+    ngx_http_s3_place_leave(r, &ctx->place);
 
     r->read_event_handler = ngx_http_block_reading;
 

@@ -16,6 +16,7 @@ static ngx_int_t ngx_s3_fill_room(ngx_s3_transfer_t *t);
 static ngx_uint_t ngx_s3_fill_closable(ngx_s3_transfer_t *t);
 static void ngx_s3_fill_close(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_next_part(ngx_s3_transfer_t *t);
+static uint64_t ngx_s3_fill_spare(ngx_s3_transfer_t *t);
 static void ngx_s3_fill_ready(ngx_s3_transfer_t *t);
 
 
@@ -118,11 +119,14 @@ ngx_s3_fill_plan(ngx_s3_transfer_t *t)
 static void
 ngx_s3_fill_needs(ngx_s3_transfer_t *t)
 {
-    uint64_t         planned, min;
+    uint64_t         planned, min, has;
+    ngx_s3_part_t   *part;
     ngx_s3_share_t  *share;
 
+    part = t->part;
     share = &t->share;
-    planned = t->part ? t->part->planned : t->planned;
+    planned = part ? part->planned : t->planned;
+    has = part ? part->size + ngx_s3_part_room(part) : 0;
     min = t->plan.limits->min_part;
 
     share->fixed = (planned > min
@@ -132,9 +136,8 @@ ngx_s3_fill_needs(ngx_s3_transfer_t *t)
         min = planned;
     }
 
-    share->wants = ngx_s3_blocks(planned) - share->taken;
-    share->least = ngx_max(ngx_s3_blocks(min), share->taken + 1)
-                   - share->taken;
+    share->wants = (planned > has) ? ngx_s3_blocks(planned - has) : 1;
+    share->least = (min > has) ? ngx_s3_blocks(min - has) : 1;
 }
 
 
@@ -226,7 +229,7 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
             return rc;
         }
 
-        if (t->part && ngx_s3_part_full(t->part)
+        if (t->part && ngx_s3_part_room(t->part) == 0
             && ngx_s3_pool_wanted(t->conf->pool)
             && ngx_s3_fill_closable(t))
         {
@@ -255,23 +258,48 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
 size_t
 ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p)
 {
-    ngx_buf_t  *b;
+    ngx_s3_part_t  *part;
 
-    /* nothing is begun for bytes that may not come */
+    part = t->part;
 
-    if (t->done || t->part == NULL
-        || t->plan.total == -1 || t->received >= (uint64_t) t->plan.total
-        || ngx_s3_fill_room(t) != NGX_OK)
+    /* nothing is begun, asked for or closed for bytes that may not come */
+
+    if (t->done || !t->conf->zero_copy || part == NULL
+        || part->size == part->planned
+        || t->received == (uint64_t) t->plan.total)
     {
         return 0;
     }
 
-    b = &t->part->last->buf;
+    if (ngx_s3_part_room(part) == 0
+        && (t->share.reserved == t->share.taken
+            || (ngx_s3_pool_wanted(t->conf->pool) && ngx_s3_fill_closable(t))
+            || ngx_s3_part_grow(t, part) != NGX_OK))
+    {
+        return 0;
+    }
 
-    *p = b->last;
+    *p = part->last->tail->buf->last;
 
-    return ngx_min((uint64_t) (b->end - b->last),
-                   t->part->planned - t->part->size);
+    return ngx_min(ngx_s3_part_room(part), part->planned - part->size);
+}
+
+
+ngx_int_t
+ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_s3_loan_t *loan)
+{
+    size_t   size;
+    u_char  *p;
+
+    size = ngx_s3_transfer_room(t, &p);
+
+    if (size == 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_s3_pool_lend(t->conf->pool, t->part->last, p, size, loan);
+
+    return NGX_OK;
 }
 
 
@@ -310,15 +338,18 @@ ngx_s3_fill_room(ngx_s3_transfer_t *t)
 
     if (t->part && t->part->size < t->part->planned) {
 
-        if (!ngx_s3_part_full(t->part)) {
+        if (ngx_s3_part_room(t->part)) {
             return NGX_OK;
         }
 
-        /* who waits, also this one, waits for parts that are sent */
+        /* who waits, also this one, waits for parts that are sent; what is
+           missing for holes is not worth a block */
 
         closable = ngx_s3_fill_closable(t);
 
-        rc = (closable && ngx_s3_pool_wanted(t->conf->pool))
+        rc = (closable
+              && (ngx_s3_pool_wanted(t->conf->pool)
+                  || t->part->planned - t->part->size <= t->part->holes))
              ? NGX_DECLINED : ngx_s3_fill_reserve(t);
 
         if (rc == NGX_ERROR) {
@@ -430,6 +461,7 @@ ngx_s3_fill_next_part(ngx_s3_transfer_t *t)
     }
 
     part->planned = t->planned;
+    part->spare = ngx_s3_fill_spare(t);
     part->number = ++t->nparts;
 
     t->planned = 0;
@@ -440,6 +472,28 @@ ngx_s3_fill_next_part(ngx_s3_transfer_t *t)
     }
 
     return t->done ? NGX_ERROR : NGX_OK;
+}
+
+
+/* by how many bytes the part to come may become smaller; bodies of known length
+   have nothing between their bytes */
+
+static uint64_t
+ngx_s3_fill_spare(ngx_s3_transfer_t *t)
+{
+    uint64_t  spare, planned;
+
+    planned = t->planned;
+
+    if (t->plan.total != -1 || t->share.fixed
+        || planned <= t->plan.limits->min_part)
+    {
+        return 0;
+    }
+
+    spare = ngx_min(planned - t->plan.limits->min_part, NGX_S3_BLOCK_SIZE);
+
+    return s3_plan_may_close(&t->plan, planned, planned - spare) ? spare : 0;
 }
 
 

@@ -17,6 +17,8 @@ struct ngx_s3_part_s {
     ngx_uint_t          number;      /* from 1 */
     uint64_t            planned;     /* bytes */
     uint64_t            size;        /* filled */
+    uint64_t            spare;       /* by so much it may become smaller, for */
+    uint64_t            holes;       /* bytes of its blocks that are not sent */
     ngx_uint_t          reserved;    /* blocks, once it is whole */
     ngx_s3_block_t     *blocks;
     ngx_s3_block_t     *last;
@@ -32,14 +34,16 @@ struct ngx_s3_part_s {
 /* an empty part; NULL: no memory */
 ngx_s3_part_t *ngx_s3_part_get(ngx_s3_transfer_t *t);
 
-/* whether the next byte needs another block */
-#define ngx_s3_part_full(part)                                               \
-    ((part)->last == NULL || (part)->last->buf.last == (part)->last->buf.end)
+/* bytes that fit in the last block; 0: the next one needs another */
+#define ngx_s3_part_room(part)                                               \
+    ((part)->last                                                            \
+     ? (size_t) ((part)->last->buf.end - (part)->last->tail->buf->last) : 0)
 
 /* another block, of those that t->share has reserved; NGX_ERROR: no memory */
 ngx_int_t ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 
-/* copies what fits in the last block and in the plan; returns the bytes */
+/* Copies what fits in the last block and in the plan, unless it lies in that
+   block where it can stay; returns the bytes. */
 size_t ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len,
     ngx_uint_t crc32);
 

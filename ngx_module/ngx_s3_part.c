@@ -6,6 +6,16 @@
 #include "ngx_s3_multipart.h"
 
 
+/* bytes: fewer are moved, since each piece is one more to be written, and more
+   of framing between two of them are not left there */
+
+#define NGX_S3_PART_PIECE  (16 * 1024)
+#define NGX_S3_PART_HOLE   1024
+
+
+static u_char *ngx_s3_part_settle(ngx_s3_part_t *part, u_char *p, size_t n);
+
+
 ngx_s3_part_t *
 ngx_s3_part_get(ngx_s3_transfer_t *t)
 {
@@ -55,16 +65,21 @@ ngx_s3_part_get(ngx_s3_transfer_t *t)
 ngx_int_t
 ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
+    ngx_uint_t       run;
     ngx_s3_block_t  *b;
 
-    b = ngx_s3_pool_take(t->conf->pool, &t->share);
+    run = (t->share.reserved - t->share.taken >= t->run
+           && ngx_s3_blocks(part->planned - part->size) >= t->run)
+          ? t->run : 1;
+
+    b = ngx_s3_pool_take(t->conf->pool, &t->share, run);
     if (b == NULL) {
         return NGX_ERROR;
     }
 
     if (part->last) {
         part->last->next = b;
-        part->last->link.next = &b->link;
+        part->last->tail->next = &b->link;
 
     } else {
         part->blocks = b;
@@ -82,14 +97,11 @@ ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
     size_t      n;
     ngx_buf_t  *b;
 
-    b = &part->last->buf;
-
-    n = ngx_min(len, (size_t) (b->end - b->last));
+    n = ngx_min(len, ngx_s3_part_room(part));
     n = ngx_min(n, part->planned - part->size);
 
-    if (p != b->last) {
-        ngx_memcpy(b->last, p, n);
-    }
+    p = ngx_s3_part_settle(part, p, n);
+    b = part->last->tail->buf;
 
     b->last += n;
     part->size += n;
@@ -103,6 +115,48 @@ ngx_s3_part_copy(ngx_s3_part_t *part, u_char *p, size_t len, ngx_uint_t crc32)
     }
 
     return n;
+}
+
+
+/*
+ * Brings n bytes to the end of what the last block has; returns where they are.
+ * Bytes that were received there, behind the framing of a chunk, stay where
+ * they are if that is worth a buffer of its own, and costs no block: what is
+ * lost for the framing makes the part shorter.
+ */
+
+static u_char *
+ngx_s3_part_settle(ngx_s3_part_t *part, u_char *p, size_t n)
+{
+    size_t           hole;
+    u_char          *last;
+    ngx_s3_block_t  *b;
+
+    b = part->last;
+    last = b->tail->buf->last;
+
+    if (p == last) {
+        return p;
+    }
+
+    if (p > last && p < b->buf.end) {
+        hole = p - last;
+
+        if (n >= NGX_S3_PART_PIECE
+            && hole <= NGX_S3_PART_HOLE
+            && part->holes + hole <= part->spare
+            && ngx_s3_block_skip(b, p) == NGX_OK)
+        {
+            part->holes += hole;
+            return p;
+        }
+    }
+
+    /* they may overlap */
+
+    ngx_memmove(last, p, n);
+
+    return last;
 }
 
 

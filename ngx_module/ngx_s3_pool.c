@@ -11,7 +11,7 @@ static void ngx_s3_pool_grant(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
     ngx_uint_t blocks);
 static void ngx_s3_pool_serve(ngx_event_t *ev);
 static ngx_s3_share_t *ngx_s3_pool_first(ngx_s3_pool_t *pool);
-static ngx_s3_share_t *ngx_s3_pool_lend(ngx_s3_pool_t *pool,
+static ngx_s3_share_t *ngx_s3_pool_spare(ngx_s3_pool_t *pool,
     ngx_s3_share_t *first);
 static ngx_s3_share_t *ngx_s3_pool_neediest(ngx_queue_t *line,
     ngx_s3_share_t *best);
@@ -19,10 +19,14 @@ static void ngx_s3_pool_post(ngx_s3_pool_t *pool);
 static void ngx_s3_pool_watch(ngx_s3_pool_t *pool);
 static void ngx_s3_pool_revoke(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 static void ngx_s3_pool_trim(ngx_event_t *ev);
+static void ngx_s3_pool_trim_idle(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle);
 static void ngx_s3_pool_count(ngx_s3_pool_t *pool, ngx_int_t blocks);
 static void ngx_s3_pool_cleanup(void *data);
-static ngx_s3_block_t *ngx_s3_block_create(void);
+static ngx_s3_block_t *ngx_s3_pool_find(ngx_s3_idle_t *idle, ngx_uint_t run);
+static ngx_uint_t ngx_s3_pool_shed(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle);
+static ngx_s3_block_t *ngx_s3_block_create(ngx_uint_t run);
 static void ngx_s3_block_empty(ngx_s3_block_t *b);
+static void ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b);
 static void ngx_s3_block_free(ngx_s3_block_t *b);
 
 
@@ -343,7 +347,7 @@ ngx_s3_pool_serve(ngx_event_t *ev)
 
             /* its turn has not come, but somebody has to go on */
 
-            share = ngx_s3_pool_lend(pool, share);
+            share = ngx_s3_pool_spare(pool, share);
 
             if (share == NULL) {
                 break;
@@ -385,7 +389,7 @@ ngx_s3_pool_first(ngx_s3_pool_t *pool)
 /* who gets the margin while the first in line waits; NULL: nobody */
 
 static ngx_s3_share_t *
-ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
+ngx_s3_pool_spare(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
 {
     ngx_msec_t       passed;
     ngx_uint_t       held;
@@ -447,38 +451,88 @@ ngx_s3_pool_neediest(ngx_queue_t *line, ngx_s3_share_t *best)
 
 
 ngx_s3_block_t *
-ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
+ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share, ngx_uint_t run)
 {
     ngx_s3_block_t  *b;
 
-    b = pool->free;
+    b = ngx_s3_pool_find(run > 1 ? &pool->runs : &pool->idle, run);
 
-    if (b) {
-        pool->free = b->next;
-        pool->nfree--;
+    if (b == NULL) {
 
-        if (pool->nfree < pool->least_free) {
-            pool->least_free = pool->nfree;
+        /* what is idle in another form is in the way */
+
+        while (pool->mapped + run > pool->limit
+               && ngx_s3_pool_shed(pool, &pool->runs)
+                  + ngx_s3_pool_shed(pool, &pool->idle))
+        {
+            /* void */
         }
 
-    } else {
-        b = ngx_s3_block_create();
+        b = ngx_s3_block_create(run);
         if (b == NULL) {
             return NULL;
         }
+
+        pool->mapped += run;
     }
 
     ngx_s3_block_empty(b);
-    share->taken++;
+    share->taken += run;
 
     return b;
 }
 
 
 static ngx_s3_block_t *
-ngx_s3_block_create(void)
+ngx_s3_pool_find(ngx_s3_idle_t *idle, ngx_uint_t run)
+{
+    ngx_s3_block_t  *b, **next;
+
+    for (next = &idle->list; *next; next = &(*next)->next) {
+        b = *next;
+
+        if (b->run == run) {
+            *next = b->next;
+
+            idle->n--;
+            idle->least = ngx_min(idle->least, idle->n);
+
+            return b;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* gives one back to the system; returns 0 where there is none */
+
+static ngx_uint_t
+ngx_s3_pool_shed(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle)
+{
+    ngx_s3_block_t  *b;
+
+    b = idle->list;
+
+    if (b == NULL) {
+        return 0;
+    }
+
+    idle->list = b->next;
+    idle->n--;
+    pool->mapped -= b->run;
+
+    ngx_s3_block_free(b);
+
+    return 1;
+}
+
+
+static ngx_s3_block_t *
+ngx_s3_block_create(ngx_uint_t run)
 {
     void            *p;
+    size_t           size;
     ngx_s3_block_t  *b;
 
     b = ngx_calloc(sizeof(ngx_s3_block_t), ngx_cycle->log);
@@ -486,22 +540,24 @@ ngx_s3_block_create(void)
         return NULL;
     }
 
+    size = run * NGX_S3_BLOCK_SIZE;
+
     /* mapped, not malloc'ed: what is freed goes back to the system */
 
-    p = mmap(NULL, NGX_S3_BLOCK_SIZE, PROT_READ|PROT_WRITE,
-             MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+    p = mmap(NULL, size, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1,
+             0);
 
     if (p == MAP_FAILED) {
         ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, ngx_errno,
-                      "mmap(%d) for a block of s3_memory failed",
-                      NGX_S3_BLOCK_SIZE);
+                      "mmap(%uz) for a block of s3_memory failed", size);
         ngx_free(b);
         return NULL;
     }
 
+    b->run = run;
     b->buf.temporary = 1;
     b->buf.start = p;
-    b->buf.end = b->buf.start + NGX_S3_BLOCK_SIZE;
+    b->buf.end = b->buf.start + size;
     b->link.buf = &b->buf;
 
     return b;
@@ -515,6 +571,44 @@ ngx_s3_block_empty(ngx_s3_block_t *b)
     b->link.next = NULL;
     b->buf.pos = b->buf.start;
     b->buf.last = b->buf.start;
+
+    b->tail = &b->link;
+    b->unused = &b->pieces;
+}
+
+
+ngx_int_t
+ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos)
+{
+    ngx_s3_piece_t  *piece;
+
+    piece = *b->unused;
+
+    if (piece == NULL) {
+        piece = ngx_calloc(sizeof(ngx_s3_piece_t), ngx_cycle->log);
+        if (piece == NULL) {
+            return NGX_ERROR;
+        }
+
+        piece->buf.temporary = 1;
+        piece->link.buf = &piece->buf;
+
+        *b->unused = piece;
+    }
+
+    b->unused = &piece->next;
+
+    piece->buf.start = pos;
+    piece->buf.pos = pos;
+    piece->buf.last = pos;
+    piece->buf.end = b->buf.end;
+
+    piece->link.next = NULL;
+
+    b->tail->next = &piece->link;
+    b->tail = &piece->link;
+
+    return NGX_OK;
 }
 
 
@@ -527,14 +621,64 @@ ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks)
         b = blocks;
         blocks = b->next;
 
-        b->next = pool->free;
-        pool->free = b;
-        pool->nfree++;
+        if (b->loans) {
+            b->given = 1;
+
+        } else {
+            ngx_s3_block_idle(pool, b);
+        }
+    }
+}
+
+
+static void
+ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b)
+{
+    ngx_s3_idle_t  *idle;
+
+    idle = (b->run > 1) ? &pool->runs : &pool->idle;
+
+    b->next = idle->list;
+    idle->list = b;
+    idle->n++;
+
+    if (!pool->trim.timer_set) {
+        pool->idle.least = pool->idle.n;
+        pool->runs.least = pool->runs.n;
+        ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
+    }
+}
+
+
+void
+ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block, u_char *pos,
+    size_t size, ngx_s3_loan_t *loan)
+{
+    block->loans++;
+
+    loan->pool = pool;
+    loan->block = block;
+    loan->pos = pos;
+    loan->end = pos + size;
+}
+
+
+void
+ngx_s3_pool_return(ngx_s3_loan_t *loan)
+{
+    ngx_s3_block_t  *b;
+
+    b = loan->block;
+
+    if (b == NULL) {
+        return;
     }
 
-    if (pool->free && !pool->trim.timer_set) {
-        pool->least_free = pool->nfree;
-        ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
+    loan->block = NULL;
+
+    if (--b->loans == 0 && b->given) {
+        b->given = 0;
+        ngx_s3_block_idle(loan->pool, b);
     }
 }
 
@@ -544,24 +688,27 @@ ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks)
 static void
 ngx_s3_pool_trim(ngx_event_t *ev)
 {
-    ngx_s3_pool_t   *pool = ev->data;
+    ngx_s3_pool_t  *pool = ev->data;
 
-    ngx_uint_t       n;
-    ngx_s3_block_t  *b;
+    ngx_s3_pool_trim_idle(pool, &pool->idle);
+    ngx_s3_pool_trim_idle(pool, &pool->runs);
 
-    for (n = pool->least_free; n && pool->free; n--) {
-        b = pool->free;
-        pool->free = b->next;
-        pool->nfree--;
-
-        ngx_s3_block_free(b);
-    }
-
-    pool->least_free = pool->nfree;
-
-    if (pool->free && !ngx_exiting) {
+    if ((pool->idle.list || pool->runs.list) && !ngx_exiting) {
         ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
     }
+}
+
+
+static void
+ngx_s3_pool_trim_idle(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle)
+{
+    ngx_uint_t  n;
+
+    for (n = idle->least; n && ngx_s3_pool_shed(pool, idle); n--) {
+        /* void */
+    }
+
+    idle->least = idle->n;
 }
 
 
@@ -570,13 +717,10 @@ ngx_s3_pool_cleanup(void *data)
 {
     ngx_s3_pool_t  *pool = data;
 
-    ngx_s3_block_t  *b;
-
-    while (pool->free) {
-        b = pool->free;
-        pool->free = b->next;
-
-        ngx_s3_block_free(b);
+    while (ngx_s3_pool_shed(pool, &pool->idle)
+           + ngx_s3_pool_shed(pool, &pool->runs))
+    {
+        /* void */
     }
 }
 
@@ -584,6 +728,15 @@ ngx_s3_pool_cleanup(void *data)
 static void
 ngx_s3_block_free(ngx_s3_block_t *b)
 {
-    (void) munmap(b->buf.start, NGX_S3_BLOCK_SIZE);
+    ngx_s3_piece_t  *piece;
+
+    while (b->pieces) {
+        piece = b->pieces;
+        b->pieces = piece->next;
+
+        ngx_free(piece);
+    }
+
+    (void) munmap(b->buf.start, b->buf.end - b->buf.start);
     ngx_free(b);
 }

@@ -35,6 +35,9 @@
 /* ms without bytes before a source has to give back */
 #define NGX_S3_POOL_SILENCE  20
 
+/* blocks of a run, at most */
+#define NGX_S3_POOL_RUN  16
+
 /* blocks that hold size bytes */
 
 #define ngx_s3_blocks(size)                                                  \
@@ -43,12 +46,31 @@
 
 typedef struct ngx_s3_block_s  ngx_s3_block_t;
 
-/* a block brings the buffer and the link that put it into a chain */
+/* A block, or several in a row for sources that need as much memory in one piece:
+   a run. It brings the buffer and the link that put it into a chain; further ones
+   follow where something stands between the bytes that is not sent. */
+
+typedef struct ngx_s3_piece_s  ngx_s3_piece_t;
+
+struct ngx_s3_piece_s {
+    ngx_s3_piece_t  *next;
+    ngx_buf_t        buf;
+    ngx_chain_t      link;
+};
+
 
 struct ngx_s3_block_s {
     ngx_s3_block_t  *next;
-    ngx_buf_t        buf;            /* start..end: NGX_S3_BLOCK_SIZE bytes */
+    ngx_uint_t       run;            /* blocks, 1 as a rule */
+    ngx_buf_t        buf;            /* start..end: run * NGX_S3_BLOCK_SIZE */
     ngx_chain_t      link;
+    ngx_chain_t     *tail;           /* of the buffer that grows */
+    ngx_s3_piece_t  *pieces;         /* that it ever had */
+    ngx_s3_piece_t **unused;         /* the first of them that is free */
+    ngx_uint_t       loans;          /* somebody may write to it, outside of
+                                        what a part has there */
+    unsigned         given:1;        /* back to the pool, once no loan is left
+                                        */
 };
 
 
@@ -82,6 +104,25 @@ typedef struct {
 
 
 typedef struct {
+    ngx_s3_block_t  *list;           /* the one that was used last first */
+    ngx_uint_t       n;
+    ngx_uint_t       least;          /* since the last trim */
+} ngx_s3_idle_t;
+
+
+typedef struct ngx_s3_pool_s  ngx_s3_pool_t;
+
+/* memory of a block into which a source receives; zeroed: nothing is lent */
+
+typedef struct {
+    ngx_s3_pool_t   *pool;
+    ngx_s3_block_t  *block;          /* NULL: nothing */
+    u_char          *pos;            /* where it begins, as it was lent */
+    u_char          *end;
+} ngx_s3_loan_t;
+
+
+struct ngx_s3_pool_s {
     void            *dummy[3];       /* an event's data: see ngx_event_ident */
     ngx_int_t        ident;
 
@@ -91,8 +132,9 @@ typedef struct {
     ngx_uint_t       coming;         /* of them, in parts that are whole and
                                         come free when S3 has them */
     ngx_msec_t       came;           /* when some did, ngx_current_msec */
-    ngx_uint_t       nfree;
-    ngx_s3_block_t  *free;
+    ngx_uint_t       mapped;         /* blocks that the system gave */
+    ngx_s3_idle_t    idle;
+    ngx_s3_idle_t    runs;           /* idle as well */
     ngx_queue_t      halfway;        /* in line, in the middle of a part */
     ngx_queue_t      line;           /* and between two */
     ngx_queue_t      silent;         /* have something to give back, the one
@@ -102,10 +144,9 @@ typedef struct {
                                         */
     ngx_event_t      hold;           /* the first in line has held others up */
     ngx_event_t      trim;           /* gives idle blocks back */
-    ngx_uint_t       least_free;     /* since the last trim */
     ngx_atomic_t    *used;           /* bytes reserved, of all workers; or
                                         NULL */
-} ngx_s3_pool_t;
+};
 
 
 /* size in bytes, at configuration. NULL: no memory. */
@@ -144,12 +185,25 @@ ngx_uint_t ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
    ngx_s3_pool_give() */
 void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 
-/* an empty block of a share that has one reserved; NULL: the system has no
-   memory. The contents are what they were. */
-ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
+/* an empty run of so many blocks, of a share that has them reserved; NULL: the
+   system has no memory. The contents are what they were. */
+ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
+    ngx_uint_t run);
 
-/* a list of blocks back to the pool */
+/* The buffer that grows from now on begins at pos, behind its end. NGX_ERROR: no
+   memory, nothing has changed. */
+ngx_int_t ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos);
+
+/* A list of blocks back to the pool. One that is lent comes there when it is
+   returned: nobody else gets it before. */
 void ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks);
+
+/* lends size bytes from pos on, which are in the block; loan is empty */
+void ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block, u_char *pos,
+    size_t size, ngx_s3_loan_t *loan);
+
+/* nothing is written there any more; an empty loan is none */
+void ngx_s3_pool_return(ngx_s3_loan_t *loan);
 
 
 #endif /* NGX_S3_POOL_H */

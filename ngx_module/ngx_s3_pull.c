@@ -503,7 +503,13 @@ ngx_s3_pull_room(ngx_s3_request_t *rq, u_char **p)
 {
     ngx_s3_pull_t *pull = rq->data;
 
-    return pull->waiting ? 0 : ngx_s3_transfer_room(pull->transfer, p);
+    /* the framing of chunks would lie in between */
+
+    if (pull->waiting || pull->transfer->plan.total == -1) {
+        return 0;
+    }
+
+    return ngx_s3_transfer_room(pull->transfer, p);
 }
 
 

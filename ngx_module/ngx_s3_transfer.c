@@ -68,6 +68,9 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     t->data = data;
     t->eager = spec->eager;
 
+    t->run = ngx_s3_blocks(spec->run);
+    t->run = ngx_max(ngx_min(t->run, NGX_S3_POOL_RUN), 1);
+
     if (ngx_s3_transfer_plan(t, spec->total, result) != NGX_OK) {
         ngx_destroy_pool(t->pool);
         return NGX_DECLINED;

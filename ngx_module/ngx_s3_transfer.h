@@ -51,6 +51,7 @@ typedef struct {
     size_t                   part_size;
     size_t                   window;
     ngx_uint_t               concurrency;
+    ngx_uint_t               zero_copy;      /* memory of parts is lent */
     ngx_msec_t               queue_timeout;  /* for the first reservation */
     ngx_uint_t               max_ingest;     /* ingests running in an instance,
                                                 0: no limit */
@@ -69,6 +70,8 @@ typedef struct {
                                         for the request that makes the object,
                                         or NULL */
     int64_t           total;         /* bytes, -1: unknown */
+    size_t            run;           /* bytes that the source receives in one
+                                        piece, 0: it does not matter */
     s3_direction_e    direction;
     ngx_log_t        *log;           /* its writer and level are used */
     unsigned          exclusive:1;   /* no other such transfer of the same
@@ -135,6 +138,7 @@ struct ngx_s3_transfer_s {
     ngx_uint_t                netags;    /* room in both */
 
     ngx_s3_share_t            share;     /* memory of the part being filled */
+    ngx_uint_t                run;       /* of its blocks, where there are */
     ngx_uint_t                kept;      /* blocks of parts that are whole */
 
     ngx_str_t                 upload_id;
@@ -213,8 +217,17 @@ ngx_int_t ngx_s3_transfer_admit(ngx_s3_transfer_t *t);
 ngx_int_t ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in);
 
 /* Where the next bytes go, which need not be copied if they are there when they
-   are fed, without anything in between: returns how many, maybe 0. */
+   are fed, without anything in between: returns how many, maybe 0. Only until t
+   is fed or the event loop goes on. */
 size_t ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p);
+
+/*
+ * The same memory for a source that receives there later: it stays what it is
+ * until the loan, empty before, is returned, whatever becomes of the transfer.
+ * Bytes that are fed from there and lie elsewhere than the next ones go are
+ * moved. NGX_DECLINED: there is none now, nothing is lent.
+ */
+ngx_int_t ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_s3_loan_t *loan);
 
 /* The source has no more bytes at the moment: memory that it does not use may
    be lent to others until it is fed again. */

@@ -194,6 +194,8 @@ subtest 'bodies' => sub {
 
     is($put->('', 'x-amz-checksum-crc32' => 'AAAAAA=='), '200', 'empty');
     is(stats()->{bad}, 9, 'all of these counted');
+    is(ask('GET', '/b/none'), '404 NoSuchKey', 'no object');
+    is(ask('GET', '/b/put'), '501 NotImplemented', 'one, but not its bytes');
 };
 
 subtest 'a multipart upload' => sub {
@@ -355,6 +357,12 @@ subtest 'body_gen' => sub {
         'a refusal is a failure');
     like(do { open my $f, '<', "$dir/reply"; local $/; <$f> },
         qr!^HTTP/1.1 411 .*<Code>MissingContentLength!s, 'that is shown');
+
+    start(qw/ --verify --chunked /);
+    is(body_gen("$server{url}/b/gen --chunk $_", 3_000_003), 0,
+        "chunks of $_ where they are taken") for 7000, 200_000;
+    is(join(' ', @{stats()}{qw/ bytes objects bad /}), '6000006 1 0',
+        'all of it');
 
     for my $how (qw/ close reset /) {
         start();

@@ -44,6 +44,7 @@ http {
         location /tls/ {
             s3_endpoint %%NULL_TLS%%;
             s3_ssl_trusted_certificate %%CA%%;
+            s3_zero_copy off;
             s3_upload;
         }
         location /transfers/ { s3_status; }

@@ -1,5 +1,5 @@
 /*
- * The connection of body_gen and body_sink.
+ * The connection of body_gen, body_h2 and body_sink.
  */
 
 #define _GNU_SOURCE
@@ -154,6 +154,10 @@ body_handshake(const body_url_t *u, int fd, const char *cacert)
         ERR_clear_error();
         SSL_set1_host(ssl, u->host);
         SSL_set_tlsext_host_name(ssl, u->host);
+    }
+
+    if (u->http2) {
+        SSL_set_alpn_protos(ssl, (const unsigned char *) "\2h2", 3);
     }
 
     SSL_set_fd(ssl, fd);

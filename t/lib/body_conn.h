@@ -1,5 +1,5 @@
 /*
- * What body_gen and body_sink share: one blocking connection to where an URL
+ * What body_gen, body_h2 and body_sink share: one blocking connection to where an URL
  * points, over TLS or not. What goes wrong in making it ends the program.
  */
 
@@ -13,6 +13,7 @@
 
 typedef struct {
     int          tls;
+    int          http2;              /* ALPN: the caller sets it */
     char         host[256];          /* without brackets */
     char         port[8];
     const char  *authority;          /* as in the URL, up to the path */

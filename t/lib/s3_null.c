@@ -15,6 +15,8 @@
  *   --sha256   x-amz-content-sha256 where it is a digest
  *   --verify   bodies are body_gen's pattern, and the parts tile it
  *
+ * --chunked takes parts and objects in the chunked coding, which S3 does not.
+ *
  * Speed: --rate B (bytes a second a connection), --latency MS (each answer).
  *
  * Faults, each Nth:
@@ -444,7 +446,7 @@ null_request(null_conn_t *c)
         return -1;
     }
 
-    if (null_field(&r, "transfer-encoding")) {
+    if (null_field(&r, "transfer-encoding") && !null_options.chunked) {
         null_counters.other++;
         c->close = 1;
         null_error(c, 411, "MissingContentLength", "Content-Length, please");
@@ -677,7 +679,8 @@ null_usage(void)
 {
     fprintf(stderr, "usage: s3_null [--port N] [--tls-port N --cert F --key F]"
             " [--port-file F]\n"
-            "  [--crc32] [--sha256] [--verify] [--rate B] [--latency MS]\n"
+            "  [--crc32] [--sha256] [--verify] [--chunked] [--rate B]"
+            " [--latency MS]\n"
             "  [--every N] [--slowdown N] [--reset N] [--hang N] [--early N]\n"
             "  [--complete-error N] [--complete-lost N]"
             " [--complete-space MS]\n"
@@ -690,7 +693,7 @@ static void
 null_parse(int argc, char **argv, null_start_t *start)
 {
     int            i, ch;
-    struct option  options[NULL_NUMBERS + 9] = {
+    struct option  options[NULL_NUMBERS + 10] = {
         { "port", 1, NULL, 'p' },
         { "tls-port", 1, NULL, 't' },
         { "cert", 1, NULL, 'c' },
@@ -698,13 +701,14 @@ null_parse(int argc, char **argv, null_start_t *start)
         { "port-file", 1, NULL, 'f' },
         { "crc32", 0, &null_options.crc32, 1 },
         { "sha256", 0, &null_options.sha256, 1 },
-        { "verify", 0, &null_options.verify, 1 }
+        { "verify", 0, &null_options.verify, 1 },
+        { "chunked", 0, &null_options.chunked, 1 }
     };
 
     for (i = 0; i < NULL_NUMBERS; i++) {
-        options[8 + i].name = null_numbers[i].name;
-        options[8 + i].has_arg = 1;
-        options[8 + i].val = 256 + i;
+        options[9 + i].name = null_numbers[i].name;
+        options[9 + i].has_arg = 1;
+        options[9 + i].val = 256 + i;
     }
 
     while ((ch = getopt_long(argc, argv, "", options, NULL)) != -1) {

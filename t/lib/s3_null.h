@@ -59,6 +59,7 @@ typedef struct {
     int   crc32;                     /* checks of bodies */
     int   sha256;
     int   verify;
+    int   chunked;
     long  rate;                      /* bytes a second a connection */
     long  latency;                   /* ms before each answer */
     long  every;                     /* faults: each Nth; 0: never */

@@ -185,6 +185,20 @@ null_read_head(null_conn_t *c, null_req_t *r)
 
 /* bodies */
 
+/* who waits to be told is told to send */
+
+static int
+null_continue(null_conn_t *c, const null_req_t *r)
+{
+    const char  *expect;
+
+    expect = null_field(r, "expect");
+
+    return expect && strcasecmp(expect, "100-continue") == 0
+           ? null_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25) : 0;
+}
+
+
 /* some bytes of the body; *p is NULL where the kernel has dropped them */
 
 static ssize_t
@@ -321,6 +335,73 @@ null_receive(null_conn_t *c, uint64_t length, uint64_t stop, EVP_MD_CTX *md,
 }
 
 
+/* a line without its CRLF */
+
+static int
+null_line(null_conn_t *c, char *line, size_t size)
+{
+    size_t  n;
+
+    for (n = 0; n < size; n++) {
+
+        if (c->pos == c->last && null_fill(c)) {
+            return -1;
+        }
+
+        line[n] = (char) c->buf[c->pos++];
+
+        if (line[n] == '\n') {
+            line[n && line[n - 1] == '\r' ? n - 1 : n] = '\0';
+            return 0;
+        }
+    }
+
+    return -1;
+}
+
+
+/* a body in the chunked coding, with its trailers */
+
+static int
+null_receive_chunks(null_conn_t *c, uint64_t stop, EVP_MD_CTX *md,
+    null_body_t *b)
+{
+    char      line[1024], *end;
+    uint64_t  n;
+
+    for ( ;; ) {
+
+        if (null_line(c, line, sizeof(line))) {
+            return -1;
+        }
+
+        n = strtoull(line, &end, 16);
+
+        if (end == line) {
+            return -1;
+        }
+
+        if (n == 0) {
+            break;
+        }
+
+        if (null_receive(c, b->size + n, stop, md, b)
+            || null_line(c, line, sizeof(line)) || *line)
+        {
+            return -1;
+        }
+    }
+
+    do {
+        if (null_line(c, line, sizeof(line))) {
+            return -1;
+        }
+    } while (*line);
+
+    return 0;
+}
+
+
 static int
 null_digest_given(const null_req_t *r)
 {
@@ -352,14 +433,10 @@ null_take(null_conn_t *c, const null_req_t *r, null_body_t *b, uint64_t stop)
 {
     int          rc;
     EVP_MD_CTX  *md;
-    const char  *expect;
 
     memset(b, 0, sizeof(null_body_t));
 
-    expect = null_field(r, "expect");
-    if (expect && strcasecmp(expect, "100-continue") == 0
-        && null_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25))
-    {
+    if (null_continue(c, r)) {
         return -1;
     }
 
@@ -376,7 +453,9 @@ null_take(null_conn_t *c, const null_req_t *r, null_body_t *b, uint64_t stop)
         null_patience(c, null_options.stall);
     }
 
-    rc = null_receive(c, r->length, stop, md, b);
+    rc = null_field(r, "transfer-encoding")
+         ? null_receive_chunks(c, stop, md, b)
+         : null_receive(c, r->length, stop, md, b);
 
     if (null_options.stall) {
         null_patience(c, 0);
@@ -406,7 +485,8 @@ null_slurp(null_conn_t *c, const null_req_t *r)
     }
 
     body = malloc(r->length + 1);
-    if (body == NULL) {
+    if (body == NULL || null_continue(c, r)) {
+        free(body);
         return NULL;
     }
 

@@ -449,6 +449,27 @@ null_head(null_conn_t *c, const null_req_t *r)
 }
 
 
+/* GetObject: only that there is none can be answered */
+
+static int
+null_get(null_conn_t *c, const null_req_t *r)
+{
+    int  found;
+
+    pthread_mutex_lock(&null_lock);
+    found = *null_object(r->path) != NULL;
+    pthread_mutex_unlock(&null_lock);
+
+    if (!found) {
+        return null_error(c, 404, "NoSuchKey", "There is no such object");
+    }
+
+    null_counters.other++;
+
+    return null_error(c, 501, "NotImplemented", "Nothing is kept here");
+}
+
+
 static int
 null_delete(null_conn_t *c, const null_req_t *r)
 {
@@ -571,6 +592,10 @@ null_s3(null_conn_t *c, null_req_t *r)
         if (strcmp(r->method, "GET") == 0) {
             return null_list_uploads(c, r);
         }
+    }
+
+    if (strcmp(r->method, "GET") == 0 && strchr(r->path + 1, '/')) {
+        return null_get(c, r);
     }
 
     null_counters.other++;

@@ -11,7 +11,7 @@ use Exporter 'import';
 use JSON::PP ();
 use S3T::Util qw/ $TOP end_child read_file spawn state_dir wait_exit write_file /;
 
-our @EXPORT_OK = qw/ curl curl_start h2_put /;
+our @EXPORT_OK = qw/ curl curl_start h2_put h2_start h2_wait /;
 
 our $DIR;          # the test file's own directory
 our @RESPONSES;    # texts of all answers, looked through for secrets
@@ -87,12 +87,22 @@ sub curl_start {
 # them, timeout => s): { status, headers, body, json, others }, status 0 where no
 # answer came.
 sub h2_put {
+    return h2_wait(h2_start(@_));
+}
+
+# the same, meanwhile; hold => bytes, until => file: see t/lib/h2put
+sub h2_start {
     my ($port, $path, $file, %o) = @_;
     my $out = "$DIR/h2put-" . ++$number;
-    my $pid = spawn({ stdout => $out, stderr => "$out.err" },
+    return { out => $out, pid => spawn({ stdout => $out, stderr => "$out.err" },
         "$TOP/t/lib/h2put", $port, $path, ref $file ? $file->{path} : $file,
-        map { ("--$_", $o{$_}) } grep { defined $o{$_} } sort keys %o);
-    wait_exit($pid, 180);
+        map { ("--$_", $o{$_}) } grep { defined $o{$_} } sort keys %o) };
+}
+
+sub h2_wait {
+    my ($started) = @_;
+    my $out = $started->{out};
+    wait_exit($started->{pid}, 180);
     my $text = read_file($out);
     die 'h2put: ' . read_file("$out.err") if $text eq '';
     push @RESPONSES, $text;

@@ -12,11 +12,12 @@ use S3T::Util qw/ $TOP free_port read_file spawn wait_exit wait_for write_file /
 
 my $debian = -x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx';
 
-# Made by S3T's nginx(): dir, tokens { }, workers, level, module, env { },
-# modules [ ] (more to load, after ours)
+# Made by S3T's nginx(): dir, tokens { }, workers, connections (of each), level,
+# module, env { }, modules [ ] (more to load, after ours)
 sub new {
     my ($class, $conf, %o) = @_;
-    my $s = bless { workers => 1, module => 1, level => 'info', %o }, $class;
+    my $s = bless { workers => 1, module => 1, level => 'info',
+        connections => 2048, %o }, $class;
     $s->{level} = $ENV{T_LEVEL} if $ENV{T_LEVEL};
     mkdir $_ for $s->{dir}, "$s->{dir}/temp";
     # workers leave their findings there, and they are not root
@@ -50,7 +51,7 @@ sub _main {
         $> == 0 ? 'user www-data;' : '',
         'daemon off;', "pid $dir/nginx.pid;", "worker_processes $s->{workers};",
         "error_log $dir/error.log $s->{level};",
-        'events { worker_connections 2048; }';
+        "events { worker_connections $s->{connections}; }";
 }
 
 sub _http {
@@ -58,7 +59,9 @@ sub _http {
     my $dir = $s->{dir};
     return join "\n    ", "access_log $dir/access.log;", (map {
         "${_}_temp_path $dir/temp/$_;" } qw/ client_body proxy fastcgi uwsgi
-        scgi /), 'client_max_body_size 0;';
+        scgi /), 'client_max_body_size 0;',
+        $s->{module} && $ENV{T_ZERO_COPY}
+            ? "s3_zero_copy $ENV{T_ZERO_COPY};" : ();
 }
 
 sub expand {

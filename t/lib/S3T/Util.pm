@@ -19,8 +19,8 @@ use POSIX ();
 use Time::HiRes qw/ sleep time /;
 
 our @EXPORT_OK = qw/ $TOP $STATE append children end_child free_port ipv6
-    lock_file open_dir place read_file read_json_lines spawn state_dir wait_exit
-    wait_for write_file /;
+    lock_file open_dir place read_file read_json_lines spawn state_dir
+    wait_child wait_exit wait_for write_file /;
 
 our $TOP = Cwd::realpath(dirname(__FILE__) . '/../../..');
 our $STATE = Cwd::realpath($ENV{S3T_STATE} || "$TOP/build/t")
@@ -199,6 +199,14 @@ sub wait_exit {
         return $got;
     } $timeout;
     return $status;
+}
+
+# The status of a child, as soon as it is gone.
+sub wait_child {
+    my ($pid) = @_;
+    waitpid $pid, 0;
+    delete $children{$pid};
+    return $?;
 }
 
 # Ends a child of ours: by the signal, and by force when that is not heard.

@@ -1,0 +1,213 @@
+#include "ngx_http_s3_place.h"
+
+#if (NGX_HTTP_V2)
+#include <ngx_http_v2_module.h>
+#endif
+
+
+static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
+    ngx_http_s3_place_t *place);
+static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
+static void ngx_http_s3_place_point(ngx_buf_t *b, u_char *start, u_char *end);
+
+
+/* the window that the client of an HTTP/2 stream is going to have */
+
+size_t
+ngx_http_s3_place_run(ngx_http_request_t *r)
+{
+    size_t  size;
+
+    size = 0;
+
+#if (NGX_HTTP_V2)
+
+    ngx_http_v2_srv_conf_t    *h2scf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    if (r->stream) {
+        h2scf = ngx_http_get_module_srv_conf(r, ngx_http_v2_module);
+        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+        size = ngx_max(h2scf->preread_size, clcf->client_body_buffer_size);
+    }
+
+#endif
+
+    return size;
+}
+
+
+void
+ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
+    ngx_s3_transfer_t *t)
+{
+    size_t          granted;
+    ngx_buf_t      *b;
+    ngx_s3_loan_t   loan;
+
+    if (!ngx_http_s3_place_allowed(r, place)) {
+        return;
+    }
+
+    b = r->request_body->buf;
+
+    if (place->start == NULL) {
+        place->start = b->start;
+        place->end = b->end;
+    }
+
+    granted = ngx_http_s3_place_granted(r);
+
+    if (ngx_s3_transfer_lend(t, &loan) == NGX_OK) {
+
+        if ((size_t) (loan.end - loan.pos) >= granted) {
+            ngx_http_s3_place_point(b, loan.pos, loan.end);
+
+            ngx_s3_pool_return(&place->loan);
+            place->loan = loan;
+
+            return;
+        }
+
+        ngx_s3_pool_return(&loan);
+    }
+
+    /* What was received lies before pos, and nginx begins at start again when
+       it finds its buffer full: it must not do so where a part is. */
+
+    if (place->loan.block == NULL) {
+        return;
+    }
+
+    if ((size_t) (place->end - place->start) >= granted) {
+        ngx_http_s3_place_point(b, place->start, place->end);
+        ngx_s3_pool_return(&place->loan);
+        return;
+    }
+
+    ngx_http_s3_place_point(b, b->pos, b->end);
+}
+
+
+/*
+ * Only what nginx itself made of the buffer is looked at, so another filter of
+ * request bodies, which could keep such bytes, forbids it. At the end of a body
+ * the buffer may hold the beginning of a next request.
+ */
+
+static ngx_uint_t
+ngx_http_s3_place_allowed(ngx_http_request_t *r, ngx_http_s3_place_t *place)
+{
+    ngx_http_request_body_t  *rb;
+
+    rb = r->request_body;
+
+    if (!r->reading_body
+        || rb->buf == NULL
+        || rb->rest == 0
+        || rb->bufs != NULL
+        || rb->buf->pos != rb->buf->last
+        || ngx_http_top_request_body_filter
+           != ngx_http_request_body_save_filter)
+    {
+        return 0;
+    }
+
+#if (NGX_HTTP_V2)
+
+    /* a wider window than blocks have is what the operator wants */
+
+    if (r->stream && place->start == NULL
+        && rb->buf->end - rb->buf->start
+           > NGX_S3_POOL_RUN * NGX_S3_BLOCK_SIZE)
+    {
+        return 0;
+    }
+
+#endif
+
+#if (NGX_HTTP_V3)
+
+    if (r->http_version >= NGX_HTTP_VERSION_30) {
+        return 0;
+    }
+
+#endif
+
+    return 1;
+}
+
+
+/* bytes that HTTP/2 lets the client send, at any time, and that have to find
+   room: RFC 9113, 5.2 */
+
+static size_t
+ngx_http_s3_place_granted(ngx_http_request_t *r)
+{
+    size_t  granted;
+
+    granted = 0;
+
+#if (NGX_HTTP_V2)
+
+    ngx_http_v2_stream_t      *stream;
+    ngx_http_v2_connection_t  *h2c;
+
+    stream = r->stream;
+
+    if (stream) {
+        h2c = stream->connection;
+        granted = stream->recv_window;
+
+        if (h2c->state.stream == stream) {
+
+            /* of a frame that has begun */
+
+            granted += h2c->state.length;
+        }
+    }
+
+#endif
+
+    return granted;
+}
+
+
+static void
+ngx_http_s3_place_point(ngx_buf_t *b, u_char *start, u_char *end)
+{
+    b->start = start;
+    b->pos = start;
+    b->last = start;
+    b->end = end;
+}
+
+
+void
+ngx_http_s3_place_leave(ngx_http_request_t *r, ngx_http_s3_place_t *place)
+{
+    if (place->loan.block == NULL) {
+        return;
+    }
+
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+
+        /* frames may come until the stream is closed */
+
+        r->stream->skip_data = 1;
+    }
+
+#endif
+
+    /* what was not consumed lies in memory that others get, and an error_page
+       may lead to a handler that sends it somewhere */
+
+    r->request_body->bufs = NULL;
+
+    ngx_http_s3_place_point(r->request_body->buf, place->start, place->end);
+
+    ngx_s3_pool_return(&place->loan);
+}
