@@ -1,41 +1,10 @@
 #include "ngx_http_s3_place.h"
 
-#if (NGX_HTTP_V2)
-#include <ngx_http_v2_module.h>
-#endif
-
 
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
 static void ngx_http_s3_place_point(ngx_buf_t *b, u_char *start, u_char *end);
-
-
-/* the window that the client of an HTTP/2 stream is going to have */
-
-size_t
-ngx_http_s3_place_run(ngx_http_request_t *r)
-{
-    size_t  size;
-
-    size = 0;
-
-#if (NGX_HTTP_V2)
-
-    ngx_http_v2_srv_conf_t    *h2scf;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    if (r->stream) {
-        h2scf = ngx_http_get_module_srv_conf(r, ngx_http_v2_module);
-        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
-
-        size = ngx_max(h2scf->preread_size, clcf->client_body_buffer_size);
-    }
-
-#endif
-
-    return size;
-}
 
 
 void
@@ -116,11 +85,10 @@ ngx_http_s3_place_allowed(ngx_http_request_t *r, ngx_http_s3_place_t *place)
 
 #if (NGX_HTTP_V2)
 
-    /* a wider window than blocks have is what the operator wants */
+    /* a wider window than a block could hold is what the operator wants */
 
     if (r->stream && place->start == NULL
-        && rb->buf->end - rb->buf->start
-           > NGX_S3_POOL_RUN * NGX_S3_BLOCK_SIZE)
+        && rb->buf->end - rb->buf->start > NGX_S3_BLOCK_SIZE)
     {
         return 0;
     }

@@ -26,9 +26,6 @@ typedef struct {
 } ngx_http_s3_place_t;
 
 
-/* how many bytes nginx wants to receive in one piece, 0: it does not matter */
-size_t ngx_http_s3_place_run(ngx_http_request_t *r);
-
 /* Before ngx_http_read_unbuffered_request_body(), and only when all of
    r->request_body->bufs is consumed: chooses where it receives. */
 void ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,

@@ -83,8 +83,6 @@ ngx_http_s3_upload_handler(ngx_http_request_t *r)
         return ngx_http_s3_send_refusal(r, rc, &refusal);
     }
 
-    spec.run = ngx_http_s3_place_run(r);
-
     return ngx_http_s3_upload_begin(r, conf, &spec);
 }
 

@@ -157,6 +157,7 @@ ngx_s3_client_open(ngx_s3_client_t *cl, ngx_uint_t fresh)
     cl->left = rq->body_size;
     cl->written = 0;
     cl->stopped = 0;
+    cl->hungry = 0;
 
     rq->sent = 0;
 

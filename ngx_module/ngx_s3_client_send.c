@@ -1,6 +1,10 @@
 #include "ngx_s3_client_state.h"
 
 
+/* of a body that grows: smaller pieces cost more than they are worth */
+#define NGX_S3_CLIENT_GATHER  (128 * 1024)
+
+
 static void ngx_s3_client_write(ngx_s3_client_t *cl);
 static ngx_int_t ngx_s3_client_send(ngx_s3_client_t *cl);
 static ngx_chain_t *ngx_s3_client_chain(ngx_s3_client_t *cl);
@@ -52,6 +56,8 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
     c = cl->sc->connection;
     sent = c->sent;
 
+    cl->hungry = 0;
+
     rc = ngx_s3_client_send(cl);
 
     if (rc == NGX_ERROR
@@ -80,7 +86,17 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
         return;
     }
 
-    if (c->sent != sent) {
+    if (rc == NGX_BUSY) {
+        cl->hungry = 1;
+
+        if (c->write->timer_set) {
+            ngx_del_timer(c->write);
+        }
+
+        return;
+    }
+
+    if (c->sent != sent || !c->write->timer_set) {
         ngx_add_timer(c->write, cl->rq->endpoint->send_timeout);
     }
 
@@ -96,8 +112,9 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
 
 /*
  * At most NGX_S3_CLIENT_TURN bytes. NGX_OK: the request is written; NGX_AGAIN:
- * some is left, or, over TLS, is encrypted and has to be written; NGX_DECLINED:
- * the body's chain is too short; NGX_ERROR.
+ * some is left, or, over TLS, is encrypted and has to be written; NGX_BUSY: of
+ * a body that grows nothing that is there; NGX_DECLINED: the body's chain is
+ * too short; NGX_ERROR.
  */
 
 static ngx_int_t
@@ -115,7 +132,8 @@ ngx_s3_client_send(ngx_s3_client_t *cl)
         chain = ngx_s3_client_chain(cl);
 
         if (chain == NULL && !c->buffered) {
-            return cl->left ? NGX_DECLINED : NGX_OK;
+            return cl->left == 0 ? NGX_OK
+                   : cl->rq->growing ? NGX_BUSY : NGX_DECLINED;
         }
 
         rest = c->send_chain(c, chain, 0);
@@ -236,7 +254,9 @@ ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n)
     while (n) {
         size = cl->cl->buf->last - cl->pos;
 
-        if (n < (off_t) size) {
+        /* the last buffer may be one that is still filled */
+
+        if (n < (off_t) size || cl->cl->next == NULL) {
             cl->pos += n;
             return;
         }
@@ -244,5 +264,31 @@ ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n)
         n -= size;
         cl->cl = cl->cl->next;
         cl->pos = cl->cl ? cl->cl->buf->pos : NULL;
+    }
+}
+
+
+void
+ngx_s3_request_more(ngx_s3_request_t *rq, off_t there)
+{
+    ngx_event_t      *wev;
+    ngx_s3_client_t  *cl;
+
+    if (there == rq->body_size) {
+        rq->growing = 0;
+    }
+
+    cl = rq->state;
+
+    if (cl == NULL || !cl->hungry || cl->stopped
+        || (rq->growing && there - rq->sent < NGX_S3_CLIENT_GATHER))
+    {
+        return;
+    }
+
+    wev = cl->sc->connection->write;
+
+    if (!wev->posted) {
+        ngx_post_event(wev, &ngx_posted_events);
     }
 }

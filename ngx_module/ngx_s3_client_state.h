@@ -34,6 +34,8 @@ typedef struct {
 
     unsigned           written:1;    /* all of the request */
     unsigned           stopped:1;    /* the answer came first: send no more */
+    unsigned           hungry:1;     /* all that is there of a body that grows
+                                        is written */
     unsigned           retried:1;    /* on a fresh connection */
     unsigned           too_large:1;
     unsigned           no_memory:1;

@@ -65,14 +65,9 @@ ngx_s3_part_get(ngx_s3_transfer_t *t)
 ngx_int_t
 ngx_s3_part_grow(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
-    ngx_uint_t       run;
     ngx_s3_block_t  *b;
 
-    run = (t->share.reserved - t->share.taken >= t->run
-           && ngx_s3_blocks(part->planned - part->size) >= t->run)
-          ? t->run : 1;
-
-    b = ngx_s3_pool_take(t->conf->pool, &t->share, run);
+    b = ngx_s3_pool_take(t->conf->pool, &t->share);
     if (b == NULL) {
         return NGX_ERROR;
     }

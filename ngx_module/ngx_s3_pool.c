@@ -19,12 +19,9 @@ static void ngx_s3_pool_post(ngx_s3_pool_t *pool);
 static void ngx_s3_pool_watch(ngx_s3_pool_t *pool);
 static void ngx_s3_pool_revoke(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 static void ngx_s3_pool_trim(ngx_event_t *ev);
-static void ngx_s3_pool_trim_idle(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle);
 static void ngx_s3_pool_count(ngx_s3_pool_t *pool, ngx_int_t blocks);
 static void ngx_s3_pool_cleanup(void *data);
-static ngx_s3_block_t *ngx_s3_pool_find(ngx_s3_idle_t *idle, ngx_uint_t run);
-static ngx_uint_t ngx_s3_pool_shed(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle);
-static ngx_s3_block_t *ngx_s3_block_create(ngx_uint_t run);
+static ngx_s3_block_t *ngx_s3_block_create(void);
 static void ngx_s3_block_empty(ngx_s3_block_t *b);
 static void ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b);
 static void ngx_s3_block_free(ngx_s3_block_t *b);
@@ -451,88 +448,38 @@ ngx_s3_pool_neediest(ngx_queue_t *line, ngx_s3_share_t *best)
 
 
 ngx_s3_block_t *
-ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share, ngx_uint_t run)
+ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 {
     ngx_s3_block_t  *b;
 
-    b = ngx_s3_pool_find(run > 1 ? &pool->runs : &pool->idle, run);
+    b = pool->free;
 
-    if (b == NULL) {
+    if (b) {
+        pool->free = b->next;
+        pool->nfree--;
 
-        /* what is idle in another form is in the way */
-
-        while (pool->mapped + run > pool->limit
-               && ngx_s3_pool_shed(pool, &pool->runs)
-                  + ngx_s3_pool_shed(pool, &pool->idle))
-        {
-            /* void */
+        if (pool->nfree < pool->least_free) {
+            pool->least_free = pool->nfree;
         }
 
-        b = ngx_s3_block_create(run);
+    } else {
+        b = ngx_s3_block_create();
         if (b == NULL) {
             return NULL;
         }
-
-        pool->mapped += run;
     }
 
     ngx_s3_block_empty(b);
-    share->taken += run;
+    share->taken++;
 
     return b;
 }
 
 
 static ngx_s3_block_t *
-ngx_s3_pool_find(ngx_s3_idle_t *idle, ngx_uint_t run)
-{
-    ngx_s3_block_t  *b, **next;
-
-    for (next = &idle->list; *next; next = &(*next)->next) {
-        b = *next;
-
-        if (b->run == run) {
-            *next = b->next;
-
-            idle->n--;
-            idle->least = ngx_min(idle->least, idle->n);
-
-            return b;
-        }
-    }
-
-    return NULL;
-}
-
-
-/* gives one back to the system; returns 0 where there is none */
-
-static ngx_uint_t
-ngx_s3_pool_shed(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle)
-{
-    ngx_s3_block_t  *b;
-
-    b = idle->list;
-
-    if (b == NULL) {
-        return 0;
-    }
-
-    idle->list = b->next;
-    idle->n--;
-    pool->mapped -= b->run;
-
-    ngx_s3_block_free(b);
-
-    return 1;
-}
-
-
-static ngx_s3_block_t *
-ngx_s3_block_create(ngx_uint_t run)
+ngx_s3_block_create(void)
 {
     void            *p;
-    size_t           size;
     ngx_s3_block_t  *b;
 
     b = ngx_calloc(sizeof(ngx_s3_block_t), ngx_cycle->log);
@@ -540,24 +487,22 @@ ngx_s3_block_create(ngx_uint_t run)
         return NULL;
     }
 
-    size = run * NGX_S3_BLOCK_SIZE;
-
     /* mapped, not malloc'ed: what is freed goes back to the system */
 
-    p = mmap(NULL, size, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1,
-             0);
+    p = mmap(NULL, NGX_S3_BLOCK_SIZE, PROT_READ|PROT_WRITE,
+             MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
 
     if (p == MAP_FAILED) {
         ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, ngx_errno,
-                      "mmap(%uz) for a block of s3_memory failed", size);
+                      "mmap(%d) for a block of s3_memory failed",
+                      NGX_S3_BLOCK_SIZE);
         ngx_free(b);
         return NULL;
     }
 
-    b->run = run;
     b->buf.temporary = 1;
     b->buf.start = p;
-    b->buf.end = b->buf.start + size;
+    b->buf.end = b->buf.start + NGX_S3_BLOCK_SIZE;
     b->link.buf = &b->buf;
 
     return b;
@@ -634,17 +579,12 @@ ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks)
 static void
 ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b)
 {
-    ngx_s3_idle_t  *idle;
-
-    idle = (b->run > 1) ? &pool->runs : &pool->idle;
-
-    b->next = idle->list;
-    idle->list = b;
-    idle->n++;
+    b->next = pool->free;
+    pool->free = b;
+    pool->nfree++;
 
     if (!pool->trim.timer_set) {
-        pool->idle.least = pool->idle.n;
-        pool->runs.least = pool->runs.n;
+        pool->least_free = pool->nfree;
         ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
     }
 }
@@ -688,27 +628,24 @@ ngx_s3_pool_return(ngx_s3_loan_t *loan)
 static void
 ngx_s3_pool_trim(ngx_event_t *ev)
 {
-    ngx_s3_pool_t  *pool = ev->data;
+    ngx_s3_pool_t   *pool = ev->data;
 
-    ngx_s3_pool_trim_idle(pool, &pool->idle);
-    ngx_s3_pool_trim_idle(pool, &pool->runs);
+    ngx_uint_t       n;
+    ngx_s3_block_t  *b;
 
-    if ((pool->idle.list || pool->runs.list) && !ngx_exiting) {
+    for (n = pool->least_free; n && pool->free; n--) {
+        b = pool->free;
+        pool->free = b->next;
+        pool->nfree--;
+
+        ngx_s3_block_free(b);
+    }
+
+    pool->least_free = pool->nfree;
+
+    if (pool->free && !ngx_exiting) {
         ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
     }
-}
-
-
-static void
-ngx_s3_pool_trim_idle(ngx_s3_pool_t *pool, ngx_s3_idle_t *idle)
-{
-    ngx_uint_t  n;
-
-    for (n = idle->least; n && ngx_s3_pool_shed(pool, idle); n--) {
-        /* void */
-    }
-
-    idle->least = idle->n;
 }
 
 
@@ -717,10 +654,13 @@ ngx_s3_pool_cleanup(void *data)
 {
     ngx_s3_pool_t  *pool = data;
 
-    while (ngx_s3_pool_shed(pool, &pool->idle)
-           + ngx_s3_pool_shed(pool, &pool->runs))
-    {
-        /* void */
+    ngx_s3_block_t  *b;
+
+    while (pool->free) {
+        b = pool->free;
+        pool->free = b->next;
+
+        ngx_s3_block_free(b);
     }
 }
 
@@ -737,6 +677,6 @@ ngx_s3_block_free(ngx_s3_block_t *b)
         ngx_free(piece);
     }
 
-    (void) munmap(b->buf.start, b->buf.end - b->buf.start);
+    (void) munmap(b->buf.start, NGX_S3_BLOCK_SIZE);
     ngx_free(b);
 }

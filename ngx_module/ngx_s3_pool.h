@@ -35,9 +35,6 @@
 /* ms without bytes before a source has to give back */
 #define NGX_S3_POOL_SILENCE  20
 
-/* blocks of a run, at most */
-#define NGX_S3_POOL_RUN  16
-
 /* blocks that hold size bytes */
 
 #define ngx_s3_blocks(size)                                                  \
@@ -46,9 +43,8 @@
 
 typedef struct ngx_s3_block_s  ngx_s3_block_t;
 
-/* A block, or several in a row for sources that need as much memory in one piece:
-   a run. It brings the buffer and the link that put it into a chain; further ones
-   follow where something stands between the bytes that is not sent. */
+/* a block brings the buffer and the link that put it into a chain; further ones
+   follow where something stands between the bytes that is not sent */
 
 typedef struct ngx_s3_piece_s  ngx_s3_piece_t;
 
@@ -61,8 +57,7 @@ struct ngx_s3_piece_s {
 
 struct ngx_s3_block_s {
     ngx_s3_block_t  *next;
-    ngx_uint_t       run;            /* blocks, 1 as a rule */
-    ngx_buf_t        buf;            /* start..end: run * NGX_S3_BLOCK_SIZE */
+    ngx_buf_t        buf;            /* start..end: NGX_S3_BLOCK_SIZE bytes */
     ngx_chain_t      link;
     ngx_chain_t     *tail;           /* of the buffer that grows */
     ngx_s3_piece_t  *pieces;         /* that it ever had */
@@ -103,13 +98,6 @@ typedef struct {
 } ngx_s3_share_t;
 
 
-typedef struct {
-    ngx_s3_block_t  *list;           /* the one that was used last first */
-    ngx_uint_t       n;
-    ngx_uint_t       least;          /* since the last trim */
-} ngx_s3_idle_t;
-
-
 typedef struct ngx_s3_pool_s  ngx_s3_pool_t;
 
 /* memory of a block into which a source receives; zeroed: nothing is lent */
@@ -132,9 +120,8 @@ struct ngx_s3_pool_s {
     ngx_uint_t       coming;         /* of them, in parts that are whole and
                                         come free when S3 has them */
     ngx_msec_t       came;           /* when some did, ngx_current_msec */
-    ngx_uint_t       mapped;         /* blocks that the system gave */
-    ngx_s3_idle_t    idle;
-    ngx_s3_idle_t    runs;           /* idle as well */
+    ngx_uint_t       nfree;
+    ngx_s3_block_t  *free;
     ngx_queue_t      halfway;        /* in line, in the middle of a part */
     ngx_queue_t      line;           /* and between two */
     ngx_queue_t      silent;         /* have something to give back, the one
@@ -144,6 +131,7 @@ struct ngx_s3_pool_s {
                                         */
     ngx_event_t      hold;           /* the first in line has held others up */
     ngx_event_t      trim;           /* gives idle blocks back */
+    ngx_uint_t       least_free;     /* since the last trim */
     ngx_atomic_t    *used;           /* bytes reserved, of all workers; or
                                         NULL */
 };
@@ -185,10 +173,9 @@ ngx_uint_t ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
    ngx_s3_pool_give() */
 void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 
-/* an empty run of so many blocks, of a share that has them reserved; NULL: the
-   system has no memory. The contents are what they were. */
-ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share,
-    ngx_uint_t run);
+/* an empty block of a share that has one reserved; NULL: the system has no
+   memory. The contents are what they were. */
+ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
 /* The buffer that grows from now on begins at pos, behind its end. NGX_ERROR: no
    memory, nothing has changed. */

@@ -68,9 +68,6 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     t->data = data;
     t->eager = spec->eager;
 
-    t->run = ngx_s3_blocks(spec->run);
-    t->run = ngx_max(ngx_min(t->run, NGX_S3_POOL_RUN), 1);
-
     if (ngx_s3_transfer_plan(t, spec->total, result) != NGX_OK) {
         ngx_destroy_pool(t->pool);
         return NGX_DECLINED;
@@ -143,6 +140,11 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     t->wake.handler = ngx_s3_transfer_wake;
     t->wake.data = t;
     t->wake.log = t->log;
+
+    t->arrive.handler = ngx_s3_arrive_watch;
+    t->arrive.data = t;
+    t->arrive.log = t->log;
+    t->arrive.cancelable = 1;
 
     t->timer.handler = ngx_s3_transfer_tick;
     t->timer.data = t;
@@ -668,6 +670,10 @@ ngx_s3_transfer_destroy(ngx_s3_transfer_t *t)
 
     if (t->timer.timer_set) {
         ngx_del_timer(&t->timer);
+    }
+
+    if (t->arrive.timer_set) {
+        ngx_del_timer(&t->arrive);
     }
 
     if (t->wake.posted) {

@@ -70,8 +70,6 @@ typedef struct {
                                         for the request that makes the object,
                                         or NULL */
     int64_t           total;         /* bytes, -1: unknown */
-    size_t            run;           /* bytes that the source receives in one
-                                        piece, 0: it does not matter */
     s3_direction_e    direction;
     ngx_log_t        *log;           /* its writer and level are used */
     unsigned          exclusive:1;   /* no other such transfer of the same
@@ -138,8 +136,15 @@ struct ngx_s3_transfer_s {
     ngx_uint_t                netags;    /* room in both */
 
     ngx_s3_share_t            share;     /* memory of the part being filled */
-    ngx_uint_t                run;       /* of its blocks, where there are */
     ngx_uint_t                kept;      /* blocks of parts that are whole */
+
+    ngx_event_t               arrive;    /* watches over a part that is sent
+                                            while it arrives */
+    ngx_uint_t                arrive_from;   /* the next part that may be, */
+    ngx_uint_t                missed;    /* since so many had to be sent again
+                                            */
+    ngx_msec_t                began;     /* the first bytes of the last part */
+    uint64_t                  seen;      /* received with them */
 
     ngx_str_t                 upload_id;
     ngx_s3_debt_t            *debt;      /* NULL: no upload is open */
