@@ -168,6 +168,11 @@ ngx_s3_tls_write(ngx_s3_tls_gather_t *g, u_char *p, size_t size)
     n = SSL_write(c->ssl->connection, p, size);
 
     if (n > 0) {
+
+        if (!g->gathers) {
+            c->sent += n;
+        }
+
         return n;
     }
 
@@ -180,6 +185,7 @@ ngx_s3_tls_write(ngx_s3_tls_gather_t *g, u_char *p, size_t size)
 
     case SSL_ERROR_WANT_WRITE:
         g->pending = size;
+        c->write->ready = 0;
         return NGX_AGAIN;
 
     case SSL_ERROR_WANT_READ:
