@@ -155,7 +155,6 @@ ngx_s3_client_open(ngx_s3_client_t *cl, ngx_uint_t fresh)
     cl->cl = rq->body;
     cl->pos = rq->body ? rq->body->buf->pos : NULL;
     cl->left = rq->body_size;
-    cl->again = 0;
     cl->written = 0;
     cl->stopped = 0;
     cl->hungry = 0;
@@ -200,6 +199,12 @@ ngx_s3_client_connected(ngx_s3_conn_t *sc)
                    "s3 request to \"%V\", body:%O reused:%ui",
                    ngx_s3_client_host(cl), cl->rq->body_size,
                    (ngx_uint_t) sc->reused);
+
+    if (c->ssl && ngx_s3_tls_gather(c) != NGX_OK) {
+        ngx_s3_reason(cl->rq->reason, "no memory");
+        ngx_s3_client_finish(cl, NGX_S3_E_INTERNAL);
+        return;
+    }
 
     c->log->action = "sending a request";
 

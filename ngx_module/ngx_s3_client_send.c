@@ -1,14 +1,13 @@
 #include "ngx_s3_client_state.h"
 
 
-#define NGX_S3_CLIENT_SLICE   16384  /* one TLS record */
 /* of a body that grows: smaller pieces cost more than they are worth */
 #define NGX_S3_CLIENT_GATHER  (128 * 1024)
 
 
 static void ngx_s3_client_write(ngx_s3_client_t *cl);
-static ngx_int_t ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent);
-static ngx_chain_t *ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls);
+static ngx_int_t ngx_s3_client_send(ngx_s3_client_t *cl);
+static ngx_chain_t *ngx_s3_client_chain(ngx_s3_client_t *cl);
 static void ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n);
 
 
@@ -27,6 +26,14 @@ ngx_s3_client_write_handler(ngx_s3_conn_t *sc)
     }
 
     if (cl->written || cl->stopped) {
+
+        /* what TLS says by itself; whether it can is seen where one reads */
+
+        if (c->buffered) {
+            (void) c->send_chain(c, NULL, 0);
+            (void) ngx_handle_write_event(c->write, 0);
+        }
+
         return;
     }
 
@@ -47,10 +54,11 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
     ngx_connection_t  *c;
 
     c = cl->sc->connection;
+    sent = c->sent;
 
     cl->hungry = 0;
 
-    rc = ngx_s3_client_send(cl, &sent);
+    rc = ngx_s3_client_send(cl);
 
     if (rc == NGX_ERROR
         || (rc == NGX_AGAIN && ngx_handle_write_event(c->write, 0) != NGX_OK))
@@ -88,7 +96,7 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
         return;
     }
 
-    if (sent || !c->write->timer_set) {
+    if (c->sent != sent || !c->write->timer_set) {
         ngx_add_timer(c->write, cl->rq->endpoint->send_timeout);
     }
 
@@ -102,25 +110,28 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
 }
 
 
-/* At most NGX_S3_CLIENT_TURN bytes. NGX_OK: the request is written; NGX_AGAIN:
-   some is left; NGX_BUSY: of a body that grows nothing that is there;
-   NGX_DECLINED: the body's chain is too short; NGX_ERROR. */
+/*
+ * At most NGX_S3_CLIENT_TURN bytes. NGX_OK: the request is written; NGX_AGAIN:
+ * some is left, or, over TLS, is encrypted and has to be written; NGX_BUSY: of
+ * a body that grows nothing that is there; NGX_DECLINED: the body's chain is
+ * too short; NGX_ERROR.
+ */
 
 static ngx_int_t
-ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
+ngx_s3_client_send(ngx_s3_client_t *cl)
 {
-    off_t              n;
+    off_t              n, taken;
     ngx_chain_t       *chain, *rest, *ln;
     ngx_connection_t  *c;
 
     c = cl->sc->connection;
-    *sent = 0;
+    taken = 0;
 
-    while (*sent < NGX_S3_CLIENT_TURN) {
+    while (taken < NGX_S3_CLIENT_TURN) {
 
-        chain = ngx_s3_client_chain(cl, c->ssl != NULL);
+        chain = ngx_s3_client_chain(cl);
 
-        if (chain == NULL) {
+        if (chain == NULL && !c->buffered) {
             return cl->left == 0 ? NGX_OK
                    : cl->rq->growing ? NGX_BUSY : NGX_DECLINED;
         }
@@ -138,14 +149,11 @@ ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
         }
 
         ngx_s3_client_advance(cl, n);
-        *sent += n;
+        taken += n;
 
-        if (rest) {
-            cl->again = c->ssl ? rest->buf->last - rest->buf->pos : 0;
+        if (rest || c->buffered) {
             return NGX_AGAIN;
         }
-
-        cl->again = 0;
 
         if (cl->left == 0) {
             return NGX_OK;
@@ -156,15 +164,10 @@ ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
 }
 
 
-/*
- * Throw-away buffers over what comes next. Over TLS one buffer is one
- * SSL_write(), which has to be repeated with the same bytes until it is
- * accepted: from the same cursor the same slices are cut, also where the body
- * has grown meanwhile.
- */
+/* throw-away buffers over what comes next */
 
 static ngx_chain_t *
-ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls)
+ngx_s3_client_chain(ngx_s3_client_t *cl)
 {
     off_t              left;
     size_t             size, room;
@@ -172,8 +175,6 @@ ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls)
     ngx_uint_t         n;
     ngx_str_t         *head;
     ngx_chain_t       *in;
-    const size_t       slice = tls ? NGX_S3_CLIENT_SLICE
-                                   : NGX_S3_CLIENT_TURN;
 
     n = 0;
     room = NGX_S3_CLIENT_TURN;
@@ -202,11 +203,7 @@ ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls)
             p = pos;
             size = in->buf->last - pos;
             size = (size_t) ngx_min((off_t) size, left);
-            size = ngx_min(size, slice);
-
-            if (n == 0 && cl->again) {
-                size = ngx_min(size, cl->again);
-            }
+            size = ngx_min(size, NGX_S3_CLIENT_TURN);
 
             pos += size;
             left -= size;

@@ -26,7 +26,6 @@ typedef struct {
     ngx_chain_t       *cl;
     u_char            *pos;          /* in cl's buffer */
     off_t              left;         /* of the body */
-    size_t             again;        /* bytes that TLS wants to see again */
 
     size_t             max_reply;
     size_t             reply_size;   /* memory of rq->reply */

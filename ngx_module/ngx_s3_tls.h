@@ -1,6 +1,6 @@
 /*
  * TLS of one outbound connection: context, handshake, verification of chain
- * and name, sessions. Called by ngx_s3_conn.c alone.
+ * and name, sessions. Called by ngx_s3_conn.c alone, but for ngx_s3_tls_cut().
  */
 
 #ifndef NGX_S3_TLS_H
@@ -9,6 +9,7 @@
 #include "ngx_s3_conn.h"
 #include "ngx_s3_log.h"
 #include "ngx_s3_resolve.h"
+#include "ngx_s3_tls_bio.h"
 
 
 /* what an endpoint's state points to */
@@ -33,6 +34,7 @@ struct ngx_s3_tls_s {
     /* private */
     ngx_str_t           name;        /* that the certificate must have */
     ngx_s3_catcher_t    catcher;
+    ngx_s3_tls_gather_t gather;
     unsigned            literal:1;   /* name is an address */
 };
 

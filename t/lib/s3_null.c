@@ -37,6 +37,10 @@
  *                         announced
  *   --throttle N          DynamoDB: ProvisionedThroughputExceededException
  *
+ * --rekey B: on the TLS port, a connection that has sent so many bytes more is
+ * asked for new keys, or up to TLS 1.2 for another handshake; those that it
+ * came up with are counted as "rekeyed".
+ *
  * Other than S3 itself it looks at no signature, takes any bucket as existing
  * and addressed by path, gives ETags that are not MD5s, answers NoSuchUpload
  * to a second Complete, lists uploads on one page, and has no GET of objects.
@@ -102,7 +106,8 @@ static const struct {
     { "complete-space", &null_options.complete_space },
     { "stall", &null_options.stall },
     { "idle-close", &null_options.idle_close },
-    { "throttle", &null_options.throttle }
+    { "throttle", &null_options.throttle },
+    { "rekey", &null_options.rekey }
 };
 
 #define NULL_NUMBERS                                                         \
@@ -147,13 +152,67 @@ null_pace(double from, uint64_t size, long rate)
 }
 
 
+static void
+null_rekey(null_conn_t *c, ssize_t n)
+{
+    uint64_t  times;
+
+    times = c->received / null_options.rekey;
+    c->received += n;
+
+    if (c->received / null_options.rekey == times) {
+        return;
+    }
+
+    if (SSL_renegotiate_pending(c->ssl)) {
+        return;
+    }
+
+    if (SSL_version(c->ssl) < TLS1_3_VERSION) {
+        SSL_renegotiate(c->ssl);
+
+    } else {
+        SSL_key_update(c->ssl, SSL_KEY_UPDATE_REQUESTED);
+    }
+
+    SSL_do_handshake(c->ssl);
+}
+
+
+static void
+null_rekeyed(int write, int version, int type, const void *p, size_t len,
+    SSL *ssl, void *arg)
+{
+    const unsigned char  *message;
+
+    (void) version;
+    (void) arg;
+
+    message = p;
+
+    if (!write && len && type == SSL3_RT_HANDSHAKE
+        && (message[0] == SSL3_MT_KEY_UPDATE
+            || (message[0] == SSL3_MT_FINISHED
+                && SSL_num_renegotiations(ssl) > 0)))
+    {
+        null_counters.rekeyed++;
+    }
+}
+
+
 ssize_t
 null_recv(null_conn_t *c, void *p, size_t len)
 {
     ssize_t  n;
 
     if (c->ssl) {
-        return SSL_read(c->ssl, p, len);
+        n = SSL_read(c->ssl, p, len);
+
+        if (n > 0 && null_options.rekey) {
+            null_rekey(c, n);
+        }
+
+        return n;
     }
 
     do {
@@ -568,6 +627,10 @@ null_tls(const char *cert, const char *key)
 
     SSL_CTX_set_read_ahead(null_ssl_ctx, 1);
     SSL_CTX_set_default_read_buffer_len(null_ssl_ctx, NULL_BUF);
+
+    if (null_options.rekey) {
+        SSL_CTX_set_msg_callback(null_ssl_ctx, null_rekeyed);
+    }
 }
 
 
@@ -621,7 +684,7 @@ null_usage(void)
             "  [--every N] [--slowdown N] [--reset N] [--hang N] [--early N]\n"
             "  [--complete-error N] [--complete-lost N]"
             " [--complete-space MS]\n"
-            "  [--stall MS] [--idle-close N] [--throttle N]\n");
+            "  [--stall MS] [--idle-close N] [--throttle N] [--rekey B]\n");
     exit(2);
 }
 

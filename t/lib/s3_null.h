@@ -43,6 +43,7 @@
     X(faults)           /* given as the options ask */                       \
     X(bad)              /* refused: checksum, pattern, part list */          \
     X(duplicate_parts)  /* a number that was there already */                \
+    X(rekeyed)                                                               \
     X(open_uploads) X(objects)                                               \
     X(bodies) X(bodies_peak)     /* parts and objects in receipt */          \
     X(connections) X(live) X(peak)
@@ -72,12 +73,14 @@ typedef struct {
     long  stall;                     /* ms without a byte of a body */
     long  idle_close;
     long  throttle;
+    long  rekey;                     /* bytes received over TLS */
 } null_options_t;
 
 
 typedef struct {
     int             fd;
     SSL            *ssl;             /* NULL: plain */
+    uint64_t        received;        /* over TLS, with --rekey */
     unsigned char  *buf;             /* NULL_BUF bytes, pos to last unread */
     size_t          pos;
     size_t          last;

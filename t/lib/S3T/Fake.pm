@@ -100,6 +100,7 @@ sub forget {
 sub _serve {
     my ($s, $listener) = @_;
     my $connection = 0;
+    require IO::Socket::SSL if $s->{cert};
     my %children;
     $SIG{TERM} = sub {
         kill 'KILL', keys %children;
@@ -131,7 +132,6 @@ sub _connection {
     # what was written is on its way even when the connection is then reset
     setsockopt $socket, IPPROTO_TCP, TCP_NODELAY, 1;
     if ($s->{cert}) {
-        require IO::Socket::SSL;
         IO::Socket::SSL->start_SSL($socket, SSL_server => 1,
             SSL_cert_file => $s->{cert}, SSL_key_file => $s->{key})
             or return;
