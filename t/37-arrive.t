@@ -71,13 +71,14 @@ http {
             s3_window 32m; s3_upload; }
         location /many/ { s3_endpoint %%SLOW%%; s3_part_size 16m;
             s3_window 32m; s3_upload; }
-        location /storm/ { s3_endpoint %%STORM%%; s3_part_concurrency 3;
-            s3_window 20m; s3_upload; }
-        location /tls/ { s3_endpoint %%TLS%%; s3_part_concurrency 4;
-            s3_window 25m; s3_upload; }
-        location /real/ { %%S3%% s3_payload_signature off; s3_upload; }
+        location /storm/ { s3_endpoint %%STORM%%; s3_part_concurrency 6;
+            s3_window 35m; s3_upload; }
+        location /tls/ { s3_endpoint %%TLS%%; s3_part_concurrency 6;
+            s3_window 35m; s3_upload; }
+        location /real/ { %%S3%% s3_payload_signature off;
+            s3_part_concurrency 6; s3_window 35m; s3_upload; }
         location /real-tls/ { s3_endpoint %%RGW_SSL%%; s3_bucket %%BUCKET%%;
-            s3_part_concurrency 3; s3_window 20m; s3_upload; }
+            s3_part_concurrency 6; s3_window 35m; s3_upload; }
         location /status/ { s3_status; }
     }
 }
@@ -248,7 +249,7 @@ subtest 'a real S3' => sub {
     my $d = data(33 * MB + 17);
     for my $of (qw/ real real-tls /) {
         my $before = begun($n);
-        my $r = curl($n->url("/$of/x"), file => $d, rate => '30m');
+        my $r = curl($n->url("/$of/x"), file => $d, rate => '20m');
         is($r->{status}, 201, "$of: stored");
         is_deeply([$s3->sha256("$of/x")], [$d->{sha256}, $d->{size}],
             "$of: the object");
