@@ -1,5 +1,9 @@
 #include "ngx_s3_pool.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <sys/mman.h>
 
 
@@ -640,6 +644,17 @@ ngx_s3_pool_trim(ngx_event_t *ev)
 
         ngx_s3_block_free(b);
     }
+
+#if defined(__GLIBC__)
+
+    /* A burst also leaves its requests' buffers behind, which free() keeps
+       where anything above them is in use. */
+
+    if (pool->least_free && pool->free == NULL) {
+        (void) malloc_trim(0);
+    }
+
+#endif
 
     pool->least_free = pool->nfree;
 
