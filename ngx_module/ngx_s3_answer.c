@@ -216,7 +216,7 @@ ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,
         }
 
         ngx_memcpy(call->new_upload_id, xml->upload_id,
-                   sizeof(call->new_upload_id));
+                   sizeof(xml->upload_id));
         break;
 
     case NGX_S3_COMPLETE:

@@ -95,6 +95,9 @@ struct ngx_s3_call_s {
     ngx_str_t             bucket;
     ngx_str_t             key;       /* as it is, not encoded */
     ngx_str_t             upload_id; /* PART, COMPLETE, ABORT, LIST_PARTS */
+    u_char               *new_upload_id;     /* CREATE: room for the one that S3
+                                        gives, S3_UPLOAD_ID_MAX + 1 bytes; a
+                                        string then, where rc is NGX_OK */
     ngx_uint_t            part_number;       /* PART; LIST_PARTS: those above
                                                 it, 0: from the first */
     ngx_uint_t            max_parts; /* LIST_PARTS: of the page, 0: 1,000 */
@@ -142,7 +145,6 @@ struct ngx_s3_call_s {
     ngx_msec_t            retry_after;       /* ms, where S3 sent it */
     char                  etag[136]; /* PART, PUT, COMPLETE, HEAD; quotes kept;
                                         may be empty */
-    char                  new_upload_id[S3_UPLOAD_ID_MAX + 1];  /* CREATE */
     int64_t               clock;     /* S3's, seconds since the epoch: Date of
                                         its last answer, else -1 */
     off_t                 size;      /* HEAD: Content-Length, else -1 */

@@ -79,7 +79,7 @@ ngx_s3_multipart_create(ngx_s3_transfer_t *t)
     /* what cannot be named cannot be aborted either */
 
     if (t->upload_id.data == NULL) {
-        t->upload_id.data = ngx_pnalloc(t->pool, S3_UPLOAD_ID_MAX);
+        t->upload_id.data = ngx_pnalloc(t->pool, S3_UPLOAD_ID_MAX + 1);
         if (t->upload_id.data == NULL) {
             ngx_s3_multipart_no_memory(t);
             return;
@@ -89,6 +89,7 @@ ngx_s3_multipart_create(ngx_s3_transfer_t *t)
     ngx_s3_multipart_call(t, NGX_S3_CREATE, ngx_s3_multipart_created);
 
     t->call.headers = t->headers;
+    t->call.new_upload_id = t->upload_id.data;
 
     ngx_s3_multipart_begin(t);
 }
@@ -103,7 +104,6 @@ ngx_s3_multipart_created(ngx_s3_call_t *call)
 
     if (call->rc == NGX_OK) {
         t->upload_id.len = ngx_strlen(call->new_upload_id);
-        ngx_memcpy(t->upload_id.data, call->new_upload_id, t->upload_id.len);
 
         ngx_s3_multipart_owe(t);
     }

@@ -1,5 +1,9 @@
 #include "ngx_s3_pool.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <sys/mman.h>
 
 
@@ -13,8 +17,8 @@ static void ngx_s3_pool_serve(ngx_event_t *ev);
 static ngx_s3_share_t *ngx_s3_pool_first(ngx_s3_pool_t *pool);
 static ngx_s3_share_t *ngx_s3_pool_spare(ngx_s3_pool_t *pool,
     ngx_s3_share_t *first);
-static ngx_s3_share_t *ngx_s3_pool_neediest(ngx_queue_t *line,
-    ngx_s3_share_t *best);
+static ngx_s3_share_t *ngx_s3_pool_neediest(ngx_s3_pool_t *pool);
+static void ngx_s3_pool_step_out(ngx_s3_share_t *share);
 static void ngx_s3_pool_post(ngx_s3_pool_t *pool);
 static void ngx_s3_pool_watch(ngx_s3_pool_t *pool);
 static void ngx_s3_pool_revoke(ngx_s3_pool_t *pool, ngx_uint_t blocks);
@@ -61,6 +65,7 @@ ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used)
 
     ngx_queue_init(&pool->halfway);
     ngx_queue_init(&pool->line);
+    ngx_queue_init(&pool->needy);
     ngx_queue_init(&pool->silent);
 
     pool->serve.handler = ngx_s3_pool_serve;
@@ -119,6 +124,10 @@ ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
     ngx_queue_insert_tail(share->taken ? &pool->halfway : &pool->line,
                           &share->queue);
 
+    if (share->admitted) {
+        ngx_queue_insert_tail(&pool->needy, &share->needy);
+    }
+
     /* it may be the one that the margin is for */
 
     ngx_s3_pool_post(pool);
@@ -165,8 +174,7 @@ ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
     ngx_s3_pool_moves(pool, share);
 
     if (share->waiting) {
-        ngx_queue_remove(&share->queue);
-        share->waiting = 0;
+        ngx_s3_pool_step_out(share);
 
         /* it may have stood in front of somebody who needs less */
 
@@ -353,8 +361,7 @@ ngx_s3_pool_serve(ngx_event_t *ev)
             room = share->least;
         }
 
-        ngx_queue_remove(&share->queue);
-        share->waiting = 0;
+        ngx_s3_pool_step_out(share);
 
         blocks = ngx_s3_pool_wanted(pool) ? share->least
                                           : ngx_min(share->wants, room);
@@ -392,8 +399,7 @@ ngx_s3_pool_spare(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
     ngx_uint_t       held;
     ngx_s3_share_t  *share;
 
-    share = ngx_s3_pool_neediest(&pool->halfway, NULL);
-    share = ngx_s3_pool_neediest(&pool->line, share);
+    share = ngx_s3_pool_neediest(pool);
 
     if (share == NULL || pool->reserved + share->least > pool->limit) {
         return NULL;
@@ -421,29 +427,52 @@ ngx_s3_pool_spare(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
 }
 
 
-/* the one with bytes that needs least, unless it is `best` already; what is
-   reserved for good could keep the margin for as long as it likes */
+/* the one with bytes that needs least, those in the middle of a part before
+   those between two; what is reserved for good could keep the margin for as long
+   as it likes */
 
 static ngx_s3_share_t *
-ngx_s3_pool_neediest(ngx_queue_t *line, ngx_s3_share_t *best)
+ngx_s3_pool_neediest(ngx_s3_pool_t *pool)
 {
     ngx_queue_t     *q;
-    ngx_s3_share_t  *share;
+    ngx_s3_share_t  *share, *best;
 
-    for (q = ngx_queue_head(line);
-         q != ngx_queue_sentinel(line);
+    best = NULL;
+
+    for (q = ngx_queue_head(&pool->needy);
+         q != ngx_queue_sentinel(&pool->needy);
          q = ngx_queue_next(q))
     {
-        share = ngx_queue_data(q, ngx_s3_share_t, queue);
+        share = ngx_queue_data(q, ngx_s3_share_t, needy);
 
-        if (share->admitted && share->least <= NGX_S3_POOL_MARGIN
-            && (best == NULL || share->least < best->least))
+        if (share->least > NGX_S3_POOL_MARGIN) {
+            continue;
+        }
+
+        if (best == NULL || share->least < best->least
+            || (share->least == best->least && share->taken
+                && best->taken == 0))
         {
             best = share;
         }
     }
 
     return best;
+}
+
+
+/* out of the line, wherever in it */
+
+static void
+ngx_s3_pool_step_out(ngx_s3_share_t *share)
+{
+    ngx_queue_remove(&share->queue);
+
+    if (share->admitted) {
+        ngx_queue_remove(&share->needy);
+    }
+
+    share->waiting = 0;
 }
 
 
@@ -640,6 +669,17 @@ ngx_s3_pool_trim(ngx_event_t *ev)
 
         ngx_s3_block_free(b);
     }
+
+#if defined(__GLIBC__)
+
+    /* A burst also leaves its requests' buffers behind, which free() keeps
+       where anything above them is in use. */
+
+    if (pool->least_free && pool->free == NULL) {
+        (void) malloc_trim(0);
+    }
+
+#endif
 
     pool->least_free = pool->nfree;
 

@@ -80,6 +80,7 @@ typedef enum {
 
 typedef struct {
     ngx_queue_t      queue;          /* in line, or among the silent ones */
+    ngx_queue_t      needy;          /* in line and admitted */
     ngx_uint_t       reserved;       /* blocks, those that are in use included
                                         */
     ngx_uint_t       taken;          /* blocks in use */
@@ -124,6 +125,9 @@ struct ngx_s3_pool_s {
     ngx_s3_block_t  *free;
     ngx_queue_t      halfway;        /* in line, in the middle of a part */
     ngx_queue_t      line;           /* and between two */
+    ngx_queue_t      needy;          /* those of both that have bytes: few
+                                        beside those that have yet to be let
+                                        in */
     ngx_queue_t      silent;         /* have something to give back, the one
                                         that is silent longest first */
     ngx_event_t      serve;          /* posted, or set to the time when a

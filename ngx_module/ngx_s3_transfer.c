@@ -4,6 +4,8 @@
 #include "ngx_s3_log.h"
 
 
+/* names, headers, an upload id, and one part */
+#define NGX_S3_TRANSFER_POOL   3072
 #define NGX_S3_TRANSFER_RETRY  5000      /* ms, to a client that comes too
                                             early */
 
@@ -109,7 +111,7 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     ngx_pool_t         *pool;
     ngx_s3_transfer_t  *t;
 
-    pool = ngx_create_pool(4096, ngx_cycle->log);
+    pool = ngx_create_pool(NGX_S3_TRANSFER_POOL, ngx_cycle->log);
     if (pool == NULL) {
         return NULL;
     }

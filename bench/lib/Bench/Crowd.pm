@@ -74,9 +74,11 @@ sub totals { return _status($_[0], '?limit=1')->{totals} }
 
 # uploads of size bytes each, connections at a time, all of which must arrive
 # whole: { cpu, wall }, seconds a GiB. raw => 1: through proxy_pass; during:
-# called every 50 ms meanwhile.
+# called every 50 ms meanwhile; warm => 1: after as many uploads as connections,
+# so that the worker has its blocks again, which go when it idles.
 sub crowd {
     my ($b, $n, %o) = @_;
+    crowd($b, $n, %o, warm => 0, uploads => $o{connections}) if $o{warm};
     my $said = $b->dir . '/crowd-' . ++$number;
     my $bytes = $o{size} * $o{uploads};
     my $before = $n->{null}->stats;
