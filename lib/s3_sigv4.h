@@ -25,10 +25,12 @@ typedef struct {
 /* The signing key of one date, region, service and secret; zeroed: empty.
    Owned by the caller, who wipes it (s3_wipe) before giving it up. */
 
+#define S3_SIGV4_SCOPE_MAX  1024
+
 typedef struct {
-    unsigned char  scope[32];        /* SHA-256 of what the key was made of */
+    unsigned char  scope[S3_SIGV4_SCOPE_MAX];    /* what it was made of */
+    size_t         scope_len;        /* 0: it is empty */
     unsigned char  key[32];
-    unsigned       valid:1;
 } s3_sigv4_cache_t;
 
 typedef struct {
