@@ -10,7 +10,7 @@
 
 
 #define NGX_S3_ZONE_MAGIC   0x6e7a3373   /* "s3zn" */
-#define NGX_S3_ZONE_LAYOUT  4
+#define NGX_S3_ZONE_LAYOUT  5
 #define NGX_S3_ZONE_PAGES   12           /* at least, for the counters of all
                                             workers and some records */
 
@@ -104,7 +104,7 @@ ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
         goto done;
     }
 
-    zs->record = *record;
+    s3_record_copy(&zs->record, record);
     zs->counters.bytes_transferred = record->bytes_transferred;
     zs->counters.bytes_stored = record->bytes_stored;
     zs->counters.parts_stored = record->parts_stored;
@@ -161,7 +161,7 @@ ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 
     if (owned) {
         ngx_s3_zone_begin(sh);
-        zs->record = *record;
+        s3_record_update(&zs->record, record);
 
         if (final) {
             ngx_s3_zone_finish(sh, zs);
@@ -295,7 +295,7 @@ ngx_s3_zone_list(ngx_s3_zone_t *zone, ngx_str_t *after, int state,
         node = ngx_s3_zone_after(sh, &cursor);
 
         for (seen = 0; node && seen < NGX_S3_ZONE_BATCH; seen++) {
-            zs = ngx_s3_zone_node_slot(node);
+            zs = ngx_s3_zone_node_slot(sh, node);
             r = &zs->record;
 
             if ((state < 0 || (int) r->state == state)
@@ -440,14 +440,16 @@ ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh)
 
     size = pages * ngx_pagesize;
 
-    sh->slots = size / (sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_pid_t));
+    sh->slots = size / (sizeof(ngx_s3_zone_slot_t) + sizeof(ngx_rbtree_node_t)
+                        + sizeof(ngx_pid_t));
 
     if (sh->slots == 0) {
         return NGX_ERROR;
     }
 
     sh->slot = (ngx_s3_zone_slot_t *) area;
-    sh->owner = (ngx_pid_t *) &sh->slot[sh->slots];
+    sh->node = (ngx_rbtree_node_t *) &sh->slot[sh->slots];
+    sh->owner = (ngx_pid_t *) &sh->node[sh->slots];
 
     return NGX_OK;
 }

@@ -9,8 +9,8 @@ static void ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i);
 static void ngx_s3_zone_rebuild_finished(ngx_s3_zone_sh_t *sh);
 static int ngx_libc_cdecl ngx_s3_zone_older(const void *one, const void *two);
 static ngx_rbtree_key_t ngx_s3_zone_key(u_char *id, size_t len);
-static ngx_int_t ngx_s3_zone_compare(ngx_str_t *id, ngx_rbtree_key_t key,
-    ngx_rbtree_node_t *node);
+static ngx_int_t ngx_s3_zone_compare(ngx_s3_zone_sh_t *sh, ngx_str_t *id,
+    ngx_rbtree_key_t key, ngx_rbtree_node_t *node);
 static void ngx_s3_zone_insert(ngx_rbtree_node_t *root,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
 
@@ -91,10 +91,10 @@ ngx_s3_zone_lookup(ngx_s3_zone_sh_t *sh, ngx_str_t *id)
     node = sh->tree.root;
 
     while (node != &sh->sentinel) {
-        rc = ngx_s3_zone_compare(id, key, node);
+        rc = ngx_s3_zone_compare(sh, id, key, node);
 
         if (rc == 0) {
-            return ngx_s3_zone_node_slot(node);
+            return ngx_s3_zone_node_slot(sh, node);
         }
 
         node = (rc < 0) ? node->left : node->right;
@@ -116,7 +116,7 @@ ngx_s3_zone_after(ngx_s3_zone_sh_t *sh, ngx_str_t *id)
 
     while (node != &sh->sentinel) {
 
-        if (ngx_s3_zone_compare(id, key, node) < 0) {
+        if (ngx_s3_zone_compare(sh, id, key, node) < 0) {
             found = node;
             node = node->left;
 
@@ -172,6 +172,8 @@ ngx_s3_zone_take(ngx_s3_zone_sh_t *sh)
 void
 ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 {
+    ngx_rbtree_node_t  *node;
+
     zs->epoch = ngx_s3_zone_epoch();
     zs->debt = 0;
     zs->completing = 0;
@@ -183,11 +185,13 @@ ngx_s3_zone_link(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     zs->use = NGX_S3_SLOT_LIVE;
 
-    zs->node.key = ngx_s3_zone_key((u_char *) zs->record.id,
-                                   ngx_strlen(zs->record.id));
+    node = ngx_s3_zone_node(sh, zs);
+
+    node->key = ngx_s3_zone_key((u_char *) zs->record.id,
+                                ngx_strlen(zs->record.id));
 
     sh->tree.insert = ngx_s3_zone_insert;
-    ngx_rbtree_insert(&sh->tree, &zs->node);
+    ngx_rbtree_insert(&sh->tree, node);
 
     ngx_queue_insert_tail(&sh->live, &zs->queue);
     sh->nlive++;
@@ -234,7 +238,7 @@ ngx_s3_zone_give_up(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
     sh->owner[ngx_s3_zone_index(sh, zs)] = 0;
 
     if (use == NGX_S3_SLOT_FINISHED) {
-        ngx_rbtree_delete(&sh->tree, &zs->node);
+        ngx_rbtree_delete(&sh->tree, ngx_s3_zone_node(sh, zs));
     }
 
     ngx_queue_remove(&zs->queue);
@@ -254,7 +258,7 @@ ngx_s3_zone_forget(ngx_s3_zone_sh_t *sh, ngx_s3_zone_slot_t *zs)
 
     zs->use = NGX_S3_SLOT_OWING;
 
-    ngx_rbtree_delete(&sh->tree, &zs->node);
+    ngx_rbtree_delete(&sh->tree, ngx_s3_zone_node(sh, zs));
 }
 
 
@@ -315,7 +319,7 @@ ngx_s3_zone_copy(ngx_s3_zone_slot_t *zs, s3_record_t *record, uint64_t now)
 {
     ngx_s3_slot_t  *c;
 
-    *record = zs->record;
+    s3_record_copy(record, &zs->record);
 
     if (zs->use != NGX_S3_SLOT_LIVE) {
         return;
@@ -379,6 +383,7 @@ static void
 ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
 {
     s3_record_t         *r;
+    ngx_rbtree_node_t   *node;
     ngx_s3_zone_slot_t  *zs;
 
     zs = &sh->slot[i];
@@ -423,8 +428,9 @@ ngx_s3_zone_rebuild_slot(ngx_s3_zone_sh_t *sh, ngx_uint_t i)
     }
 
     if (zs->use != NGX_S3_SLOT_OWING) {
-        zs->node.key = ngx_s3_zone_key((u_char *) r->id, ngx_strlen(r->id));
-        ngx_rbtree_insert(&sh->tree, &zs->node);
+        node = &sh->node[i];
+        node->key = ngx_s3_zone_key((u_char *) r->id, ngx_strlen(r->id));
+        ngx_rbtree_insert(&sh->tree, node);
     }
 }
 
@@ -499,8 +505,8 @@ ngx_s3_zone_key(u_char *id, size_t len)
 
 
 static ngx_int_t
-ngx_s3_zone_compare(ngx_str_t *id, ngx_rbtree_key_t key,
-    ngx_rbtree_node_t *node)
+ngx_s3_zone_compare(ngx_s3_zone_sh_t *sh, ngx_str_t *id,
+    ngx_rbtree_key_t key, ngx_rbtree_node_t *node)
 {
     ngx_s3_zone_slot_t  *zs;
 
@@ -508,7 +514,7 @@ ngx_s3_zone_compare(ngx_str_t *id, ngx_rbtree_key_t key,
         return key < node->key ? -1 : 1;
     }
 
-    zs = ngx_s3_zone_node_slot(node);
+    zs = ngx_s3_zone_node_slot(sh, node);
 
     return ngx_memn2cmp(id->data, (u_char *) zs->record.id, id->len,
                         ngx_strlen(zs->record.id));
@@ -525,17 +531,21 @@ ngx_s3_zone_insert(ngx_rbtree_node_t *root, ngx_rbtree_node_t *node,
     ngx_rbtree_node_t *sentinel)
 {
     ngx_str_t            id;
+    ngx_s3_zone_sh_t    *sh;
     ngx_rbtree_node_t  **p;
     ngx_s3_zone_slot_t  *zs;
 
-    zs = ngx_s3_zone_node_slot(node);
+    sh = (ngx_s3_zone_sh_t *) ((u_char *) sentinel
+                               - offsetof(ngx_s3_zone_sh_t, sentinel));
+
+    zs = ngx_s3_zone_node_slot(sh, node);
 
     id.data = (u_char *) zs->record.id;
     id.len = ngx_strlen(zs->record.id);
 
     for ( ;; ) {
-        p = ngx_s3_zone_compare(&id, node->key, root) < 0 ? &root->left
-                                                          : &root->right;
+        p = ngx_s3_zone_compare(sh, &id, node->key, root) < 0 ? &root->left
+                                                              : &root->right;
 
         if (*p == sentinel) {
             break;

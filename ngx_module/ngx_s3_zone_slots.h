@@ -40,7 +40,6 @@
 
 typedef struct {
     ngx_s3_slot_t       counters;    /* first: callers hold its address */
-    ngx_rbtree_node_t   node;        /* key: the first bytes of the id */
     ngx_rbtree_node_t   claim;       /* LIVE and exclusive; key: a hash of
                                         endpoint, bucket and key */
     ngx_queue_t         queue;       /* of its use: free, live, finished */
@@ -95,6 +94,10 @@ typedef struct {
     ngx_uint_t               taken;  /* slots from here on were never used, so
                                         that their pages are not touched */
     ngx_s3_zone_slot_t      *slot;
+    ngx_rbtree_node_t       *node;   /* of each slot, in the tree; key: the
+                                        first bytes of the id. Apart, so that
+                                        a way through the tree touches no
+                                        records, which no cache holds */
     volatile ngx_pid_t      *owner;  /* of each slot, 0: neither live nor with
                                         a debt */
 
@@ -108,8 +111,10 @@ typedef struct {
 
 #define ngx_s3_zone_index(sh, zs)  ((ngx_uint_t) ((zs) - (sh)->slot))
 
-#define ngx_s3_zone_node_slot(n)                                             \
-    ngx_rbtree_data(n, ngx_s3_zone_slot_t, node)
+#define ngx_s3_zone_node(sh, zs)                                             \
+    (&(sh)->node[ngx_s3_zone_index(sh, zs)])
+
+#define ngx_s3_zone_node_slot(sh, n)  (&(sh)->slot[(n) - (sh)->node])
 
 #define ngx_s3_zone_max(a, b)  ((a) > (b) ? (a) : (b))
 
