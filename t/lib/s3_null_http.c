@@ -185,6 +185,20 @@ null_read_head(null_conn_t *c, null_req_t *r)
 
 /* bodies */
 
+/* who waits to be told is told to send */
+
+static int
+null_continue(null_conn_t *c, const null_req_t *r)
+{
+    const char  *expect;
+
+    expect = null_field(r, "expect");
+
+    return expect && strcasecmp(expect, "100-continue") == 0
+           ? null_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25) : 0;
+}
+
+
 /* some bytes of the body; *p is NULL where the kernel has dropped them */
 
 static ssize_t
@@ -419,14 +433,10 @@ null_take(null_conn_t *c, const null_req_t *r, null_body_t *b, uint64_t stop)
 {
     int          rc;
     EVP_MD_CTX  *md;
-    const char  *expect;
 
     memset(b, 0, sizeof(null_body_t));
 
-    expect = null_field(r, "expect");
-    if (expect && strcasecmp(expect, "100-continue") == 0
-        && null_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25))
-    {
+    if (null_continue(c, r)) {
         return -1;
     }
 
@@ -475,7 +485,8 @@ null_slurp(null_conn_t *c, const null_req_t *r)
     }
 
     body = malloc(r->length + 1);
-    if (body == NULL) {
+    if (body == NULL || null_continue(c, r)) {
+        free(body);
         return NULL;
     }
 

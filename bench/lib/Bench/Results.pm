@@ -11,7 +11,7 @@ use POSIX qw/ strftime /;
 use S3T::Nginx;
 use S3T::Util qw/ $TOP read_file write_file /;
 
-our @EXPORT_OK = qw/ @ORDER counts machine write_section /;
+our @EXPORT_OK = qw/ @ORDER counts machine verdicts write_section /;
 
 # The scripts, in the order in which bench/all runs them and their sections
 # stand; "all" is its own.
@@ -56,11 +56,28 @@ sub counts {
     return !defined $ENV{ONLY} && $pairs >= 9;
 }
 
+sub _sections {
+    return (read_file($_[0]) // '')
+        =~ /^<!-- begin (\w+) -->\n(.*?)^<!-- end \1 -->\n/msg;
+}
+
+# How many targets the file says are met, and not met and where.
+sub verdicts {
+    my %section = _sections($_[0]);
+    my ($met, @missed) = 0;
+    for my $name (grep { defined $section{$_} } @ORDER) {
+        my $missed = () = $section{$name} =~ /: \*\*not met\*\*/g;
+        $met += () = $section{$name} =~ /: met/g;
+        push @missed, "$missed in $name" if $missed;
+    }
+    return "Targets met: $met; not met: "
+        . (join(', ', @missed) || 'none') . ".\n";
+}
+
 # Puts the text in the place of the section of this name; undef: there is none.
 sub write_section {
     my ($file, $name, $text) = @_;
-    my %section = (read_file($file) // '')
-        =~ /^<!-- begin (\w+) -->\n(.*?)^<!-- end \1 -->\n/msg;
+    my %section = _sections($file);
 
     $section{$name} = $text;
     write_file($file, join "\n", $head,
