@@ -56,9 +56,9 @@ int s3_sigv4_canonical(const s3_sigv4_request_t *r, s3_buf_t *out);
 
 /* Appends the value of the Authorization field; the request may be of any
    length. S3_ERROR: as above, date of a wrong length, secret longer than 512
-   or region and service longer than 384 bytes, or OpenSSL failed; then out->pos is where it was. cache may
-   be NULL; it is made anew when secret, day, region or service differ from
-   the last ones. */
+   or region and service longer than 384 bytes, or OpenSSL failed; then
+   out->pos is where it was. cache may be NULL; it is made anew when secret,
+   day, region or service differ from the last ones. */
 int s3_sigv4_authorization(s3_sigv4_cache_t *cache, const s3_keys_t *keys,
     const s3_sigv4_request_t *r, s3_buf_t *out);
 

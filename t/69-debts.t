@@ -135,7 +135,7 @@ sub make_dirty {
         my ($from, $to) = map { hex } /^(\w+)-(\w+) rw-s/ or next;
         sysseek $mem, $from, 0;
         sysread $mem, my $bytes, $to - $from or next;
-        my $at = index $bytes, pack 'L2', 0x6e7a3373, 4;
+        my $at = index $bytes, pack 'L2', 0x6e7a3373, 5;
         next if $at < 0;
         sysseek $mem, $from + $at + 24, 0;
         return syswrite $mem, pack 'Q', 1;

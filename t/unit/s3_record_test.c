@@ -713,6 +713,54 @@ assert_same(const s3_record_t *a, const s3_record_t *b)
 }
 
 
+/* over a record whose strings are longer, and into one that says nothing */
+
+static void
+test_copy(void **state)
+{
+    s3_record_t  to, full;
+
+    (void) state;
+
+    memset(&full, 0xee, sizeof(full));
+    memset(full.id, 'i', S3_ID_MAX);
+    memset(full.bucket, 'b', S3_BUCKET_MAX);
+    memset(full.key, 'k', S3_KEY_MAX);
+    memset(full.etag, 't', S3_ETAG_MAX);
+    memset(full.error, 'e', S3_ERROR_MAX);
+    memset(full.owner, 'o', S3_OWNER_MAX);
+    full.id[S3_ID_MAX] = '\0';
+    full.bucket[S3_BUCKET_MAX] = '\0';
+    full.key[S3_KEY_MAX] = '\0';
+    full.etag[S3_ETAG_MAX] = '\0';
+    full.error[S3_ERROR_MAX] = '\0';
+    full.owner[S3_OWNER_MAX] = '\0';
+
+    fill();
+
+    to = full;
+    s3_record_copy(&to, &r);
+    assert_same(&to, &r);
+
+    s3_record_copy(&to, &full);
+    assert_same(&to, &full);
+
+    /* what names it stays */
+
+    s3_record_update(&to, &r);
+    assert_string_equal(to.id, full.id);
+    assert_string_equal(to.bucket, full.bucket);
+    assert_string_equal(to.key, full.key);
+    assert_string_equal(to.owner, full.owner);
+
+    strcpy(to.id, r.id);
+    strcpy(to.bucket, r.bucket);
+    strcpy(to.key, r.key);
+    strcpy(to.owner, r.owner);
+    assert_same(&to, &r);
+}
+
+
 static void
 assert_round_trip(void)
 {
@@ -880,6 +928,7 @@ main(void)
         cmocka_unit_test(test_json_bounded),
         cmocka_unit_test(test_json_not_utf8),
         cmocka_unit_test(test_json_as_jansson),
+        cmocka_unit_test(test_copy),
         cmocka_unit_test(test_largest),
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_fields_scratch),
