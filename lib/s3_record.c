@@ -216,8 +216,16 @@ s3_record_json(const s3_record_t *r, s3_buf_t *out)
         } else if (v.number) {
             s3_json_put_u64(out, v.n);
 
-        } else {
+        } else if (a->type == S3_RECORD_STRING) {
             s3_json_put_text(out, v.text);
+
+        } else {
+
+            /* our own words */
+
+            s3_buf_putc(out, '"');
+            s3_buf_put_str(out, v.text);
+            s3_buf_putc(out, '"');
         }
     }
 
