@@ -110,6 +110,23 @@ ngx_s3_call_waits(ngx_s3_call_t *call)
 
 
 void
+ngx_s3_call_more(ngx_s3_call_t *call, off_t size)
+{
+    ngx_s3_api_t  *a;
+
+    if (size == call->body_size) {
+        call->growing = 0;
+    }
+
+    a = call->state;
+
+    if (a) {
+        ngx_s3_request_more(&a->rq, size);
+    }
+}
+
+
+void
 ngx_s3_call_cancel(ngx_s3_call_t *call)
 {
     ngx_s3_api_t  *a;
@@ -121,6 +138,10 @@ ngx_s3_call_cancel(ngx_s3_call_t *call)
     }
 
     call->state = NULL;
+
+    if (a->rq.sent || a->rq.repeated) {
+        call->repeated = 1;
+    }
 
     ngx_s3_request_cancel(&a->rq);
     ngx_s3_api_destroy(a);
@@ -177,6 +198,7 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     rq->log = call->log;
     rq->body = a->op.body;
     rq->body_size = a->op.body_size;
+    rq->growing = call->growing;
     rq->head_method = (call->op == NGX_S3_HEAD);
 
     /* a stale connection could swallow a Create that S3 has carried out */

@@ -103,6 +103,10 @@ struct ngx_s3_call_s {
                                         then the handler */
     ngx_chain_t          *body;      /* PART, PUT: memory buffers, unchanged */
     off_t                 body_size;
+    unsigned              growing:1; /* PART: the body is not all there yet,
+                                        see ngx_s3_call_more(); body_size is
+                                        what it will be. Neither hash nor
+                                        checksum can go with it */
     char                 *sha256;    /* hex of the body (64 bytes), where the
                                         target signs payloads and op is PART or
                                         PUT */
@@ -131,7 +135,8 @@ struct ngx_s3_call_s {
     unsigned              unknown:1; /* the request may have been carried out
                                         though no good answer came */
     unsigned              repeated:1;        /* some of the body was sent in an
-                                        earlier try as well */
+                                        earlier try as well; of a call that was
+                                        cancelled: in any */
     ngx_msec_t            retry_after;       /* ms, where S3 sent it */
     int64_t               clock;     /* HEAD, LIST_PARTS: S3's, seconds since
                                         the epoch: Date of its last answer, else
@@ -181,6 +186,10 @@ ngx_uint_t ngx_s3_call_refused(ngx_s3_call_t *call);
 
 /* whether no request of the call is under way: it waits for its next try */
 ngx_uint_t ngx_s3_call_waits(ngx_s3_call_t *call);
+
+/* size bytes of a body that grows are there by now, a retry begins with all of
+   them; safe in any state, for each chunk */
+void ngx_s3_call_more(ngx_s3_call_t *call, off_t size);
 
 /* the handler is not called any more; safe in any state, also twice */
 void ngx_s3_call_cancel(ngx_s3_call_t *call);

@@ -190,8 +190,10 @@ ngx_s3_client_open(ngx_s3_client_t *cl, ngx_uint_t fresh)
     cl->cl = rq->body;
     cl->pos = rq->body ? rq->body->buf->pos : NULL;
     cl->left = rq->body_size;
+    cl->again = 0;
     cl->written = 0;
     cl->stopped = 0;
+    cl->hungry = 0;
 
     rq->sent = 0;
 

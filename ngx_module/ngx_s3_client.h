@@ -31,6 +31,10 @@ struct ngx_s3_request_s {
     ngx_str_t           head;        /* request line to the empty line */
     ngx_chain_t        *body;        /* memory buffers, never changed */
     off_t               body_size;
+    unsigned            growing:1;   /* the body is not all there: its last
+                                        buffer fills, links are added, and
+                                        ngx_s3_request_more() tells of it;
+                                        body_size is what it will be */
     unsigned            head_method:1;
     unsigned            fresh:1;     /* take no idle connection */
     unsigned            ahead:1;     /* memory for a short body of the reply is
@@ -110,6 +114,14 @@ struct ngx_s3_request_s {
 
 /* NGX_OK: handler follows; NGX_ERROR: no memory, it does not */
 ngx_int_t ngx_s3_request_send(ngx_s3_request_t *rq);
+
+/*
+ * Of a body that grows `there` bytes are there by now. While less than that is
+ * to be sent, no time-out runs; what comes is sent from a posted event, in
+ * pieces of 128 KiB and more, or once all of it is there. Safe in any state,
+ * and cheap.
+ */
+void ngx_s3_request_more(ngx_s3_request_t *rq, off_t there);
 
 /* After part has returned NGX_AGAIN, also while it still runs: what was not
    taken is handed over again, then reading goes on; from the event loop, never

@@ -1,7 +1,9 @@
 #include "ngx_s3_client_state.h"
 
 
-#define NGX_S3_CLIENT_SLICE  16384   /* one TLS record */
+#define NGX_S3_CLIENT_SLICE   16384  /* one TLS record */
+/* of a body that grows: smaller pieces cost more than they are worth */
+#define NGX_S3_CLIENT_GATHER  (128 * 1024)
 
 
 static void ngx_s3_client_write(ngx_s3_client_t *cl);
@@ -65,6 +67,8 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
 
     c = cl->sc->connection;
 
+    cl->hungry = 0;
+
     rc = ngx_s3_client_send(cl, &sent);
 
     if (rc == NGX_ERROR
@@ -93,6 +97,16 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
         return;
     }
 
+    if (rc == NGX_BUSY) {
+        cl->hungry = 1;
+
+        if (c->write->timer_set) {
+            ngx_del_timer(c->write);
+        }
+
+        return;
+    }
+
     if (sent || !c->write->timer_set) {
         ngx_add_timer(c->write, cl->rq->endpoint->send_timeout);
     }
@@ -108,7 +122,8 @@ ngx_s3_client_write(ngx_s3_client_t *cl)
 
 
 /* At most NGX_S3_CLIENT_TURN bytes. NGX_OK: the request is written; NGX_AGAIN:
-   some is left; NGX_DECLINED: the body's chain is too short; NGX_ERROR. */
+   some is left; NGX_BUSY: of a body that grows nothing that is there;
+   NGX_DECLINED: the body's chain is too short; NGX_ERROR. */
 
 static ngx_int_t
 ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
@@ -125,7 +140,8 @@ ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
         chain = ngx_s3_client_chain(cl, c->ssl != NULL);
 
         if (chain == NULL) {
-            return cl->left ? NGX_DECLINED : NGX_OK;
+            return cl->left == 0 ? NGX_OK
+                   : cl->rq->growing ? NGX_BUSY : NGX_DECLINED;
         }
 
         rest = c->send_chain(c, chain, 0);
@@ -144,8 +160,11 @@ ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
         *sent += n;
 
         if (rest) {
+            cl->again = c->ssl ? rest->buf->last - rest->buf->pos : 0;
             return NGX_AGAIN;
         }
+
+        cl->again = 0;
 
         if (cl->left == 0) {
             return NGX_OK;
@@ -159,7 +178,8 @@ ngx_s3_client_send(ngx_s3_client_t *cl, off_t *sent)
 /*
  * Throw-away buffers over what comes next. Over TLS one buffer is one
  * SSL_write(), which has to be repeated with the same bytes until it is
- * accepted: from the same cursor the same slices are cut.
+ * accepted: from the same cursor the same slices are cut, also where the body
+ * has grown meanwhile.
  */
 
 static ngx_chain_t *
@@ -202,6 +222,10 @@ ngx_s3_client_chain(ngx_s3_client_t *cl, ngx_uint_t tls)
             size = in->buf->last - pos;
             size = (size_t) ngx_min((off_t) size, left);
             size = ngx_min(size, slice);
+
+            if (n == 0 && cl->again) {
+                size = ngx_min(size, cl->again);
+            }
 
             pos += size;
             left -= size;
@@ -252,7 +276,9 @@ ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n)
     while (n) {
         size = cl->cl->buf->last - cl->pos;
 
-        if (n < (off_t) size) {
+        /* the last buffer may be one that is still filled */
+
+        if (n < (off_t) size || cl->cl->next == NULL) {
             cl->pos += n;
             return;
         }
@@ -260,5 +286,31 @@ ngx_s3_client_advance(ngx_s3_client_t *cl, off_t n)
         n -= size;
         cl->cl = cl->cl->next;
         cl->pos = cl->cl ? cl->cl->buf->pos : NULL;
+    }
+}
+
+
+void
+ngx_s3_request_more(ngx_s3_request_t *rq, off_t there)
+{
+    ngx_event_t      *wev;
+    ngx_s3_client_t  *cl;
+
+    if (there == rq->body_size) {
+        rq->growing = 0;
+    }
+
+    cl = rq->state;
+
+    if (cl == NULL || !cl->hungry || cl->stopped
+        || (rq->growing && there - rq->sent < NGX_S3_CLIENT_GATHER))
+    {
+        return;
+    }
+
+    wev = cl->sc->connection->write;
+
+    if (!wev->posted) {
+        ngx_post_event(wev, &ngx_posted_events);
     }
 }

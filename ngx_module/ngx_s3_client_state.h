@@ -26,6 +26,7 @@ typedef struct {
     ngx_chain_t       *cl;
     u_char            *pos;          /* in cl's buffer */
     off_t              left;         /* of the body */
+    size_t             again;        /* bytes that TLS wants to see again */
 
     size_t             max_reply;
     size_t             reply_size;   /* memory of rq->reply */
@@ -34,6 +35,8 @@ typedef struct {
 
     unsigned           written:1;    /* all of the request */
     unsigned           stopped:1;    /* the answer came first: send no more */
+    unsigned           hungry:1;     /* all that is there of a body that grows
+                                        is written */
     unsigned           retried:1;    /* on a fresh connection */
     unsigned           too_large:1;
     unsigned           no_memory:1;

@@ -226,6 +226,7 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
 
         if (n) {
             ngx_s3_progress_chunk(&t->progress, n);
+            ngx_s3_arrive(t);
         }
 
         if (rc != NGX_OK) {
@@ -500,7 +501,8 @@ ngx_s3_fill_spare(ngx_s3_transfer_t *t)
 }
 
 
-/* the part that was being filled goes to those that can be sent */
+/* the part that was being filled goes to those that can be sent, unless it is
+   being sent */
 
 static void
 ngx_s3_fill_ready(ngx_s3_transfer_t *t)
@@ -511,7 +513,9 @@ ngx_s3_fill_ready(ngx_s3_transfer_t *t)
 
     ngx_s3_part_seal(part);
 
-    ngx_queue_insert_tail(&t->ready, &part->queue);
+    if (!ngx_s3_arrive_whole(t, part)) {
+        ngx_queue_insert_tail(&t->ready, &part->queue);
+    }
 
     ngx_s3_multipart_pump(t);
 }

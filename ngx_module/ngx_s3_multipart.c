@@ -7,7 +7,6 @@ static void ngx_s3_multipart_created(ngx_s3_call_t *call);
 static void ngx_s3_multipart_owe(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_settle(ngx_s3_transfer_t *t);
 static void ngx_s3_multipart_put(ngx_s3_transfer_t *t);
-static void ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
 static void ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call);
 static void ngx_s3_multipart_sent(ngx_s3_call_t *call);
 static ngx_int_t ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t,
@@ -185,9 +184,8 @@ ngx_s3_multipart_pump(ngx_s3_transfer_t *t)
         ngx_queue_insert_tail(&t->sending, q);
         t->nsending++;
 
-        ngx_s3_multipart_send(t, part);
-
-        if (t->done) {
+        if (ngx_s3_multipart_send(t, part) != NGX_OK) {
+            ngx_s3_multipart_no_memory(t);
             return;
         }
     }
@@ -246,7 +244,7 @@ ngx_s3_part_call(ngx_s3_part_t *part, ngx_s3_call_t *call)
 }
 
 
-static void
+ngx_int_t
 ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
     ngx_s3_call_t  *call;
@@ -260,9 +258,12 @@ ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 
     ngx_s3_part_call(part, call);
 
-    if (ngx_s3_call_start(call) != NGX_OK) {
-        ngx_s3_multipart_no_memory(t);
+    if (part->arriving) {
+        call->body_size = part->planned;
+        call->growing = 1;
     }
+
+    return ngx_s3_call_start(call);
 }
 
 
@@ -328,7 +329,7 @@ ngx_s3_multipart_keep_etag(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     e = &t->etags[part->number - 1];
     e->number = part->number;
     e->crc32 = part->crc32;
-    e->repeated = part->call.repeated;
+    e->repeated = part->call.repeated || part->repeated;
     t->repeated |= e->repeated;
 
     (void) ngx_cpystrn((u_char *) e->etag, (u_char *) part->call.etag,
@@ -640,7 +641,7 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
 
     part = ngx_s3_fill_end(t);
 
-    if (part) {
+    if (part && !part->arriving) {
         ngx_s3_part_free(t, part);
     }
 

@@ -1,7 +1,7 @@
 /*
  * The S3 side of a transfer: its calls and what their answers mean. Shared by
- * ngx_s3_transfer.c, ngx_s3_fill.c, ngx_s3_part.c, ngx_s3_multipart.c and
- * ngx_s3_check.c alone.
+ * ngx_s3_transfer.c, ngx_s3_fill.c, ngx_s3_part.c, ngx_s3_arrive.c,
+ * ngx_s3_multipart.c and ngx_s3_check.c alone.
  */
 
 #ifndef NGX_S3_MULTIPART_H
@@ -26,6 +26,16 @@ struct ngx_s3_part_s {
     s3_sha256_t        *hash;        /* NULL: the payload is not signed */
     char                sha256[65];
     ngx_s3_call_t       call;
+
+    /* sent while it arrives, see ngx_s3_arrive.c */
+    uint64_t            look;        /* the size of the next look at the rate
+                                        */
+    ngx_msec_t          began;       /* the part before it, then the sending */
+    uint64_t            seen;        /* t->received when the part before it
+                                        began, then bytes at the last tick */
+    ngx_msec_t          moved;       /* when there were others */
+    unsigned            arriving:1;  /* in t->sending, and t->part as well */
+    unsigned            repeated:1;  /* some of it was sent before call */
 };
 
 
@@ -66,6 +76,10 @@ void ngx_s3_multipart_create(ngx_s3_transfer_t *t);
 #define ngx_s3_multipart_creating(t)                                         \
     ((t)->calling && (t)->call.op == NGX_S3_CREATE)
 
+/* Begins to send a part: all of it, or what is there of one that is arriving.
+   The caller puts it into t->sending. NGX_ERROR: no memory. */
+ngx_int_t ngx_s3_multipart_send(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
 /* sends what is ready, completes when all is there */
 void ngx_s3_multipart_pump(ngx_s3_transfer_t *t);
 
@@ -87,6 +101,20 @@ void ngx_s3_multipart_begin(ngx_s3_transfer_t *t);
 
 /* the transfer fails as the call did */
 void ngx_s3_multipart_failed(ngx_s3_transfer_t *t, ngx_s3_call_t *call);
+
+
+/* in ngx_s3_arrive.c */
+
+/* Bytes were added to the part that is being filled: if it is being sent, they
+   are sent, else that may begin. For each chunk. */
+void ngx_s3_arrive(ngx_s3_transfer_t *t);
+
+/* No byte follows. 1: it is being sent and comes to its end; 0: it has yet to
+   be sent. */
+ngx_uint_t ngx_s3_arrive_whole(ngx_s3_transfer_t *t, ngx_s3_part_t *part);
+
+/* the handler of t->arrive, a timer */
+void ngx_s3_arrive_watch(ngx_event_t *ev);
 
 
 /* in ngx_s3_check.c */

@@ -200,6 +200,11 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     t->wake.data = t;
     t->wake.log = t->log;
 
+    t->arrive.handler = ngx_s3_arrive_watch;
+    t->arrive.data = t;
+    t->arrive.log = t->log;
+    t->arrive.cancelable = 1;
+
     t->timer.handler = ngx_s3_transfer_tick;
     t->timer.data = t;
     t->timer.log = t->log;
@@ -723,6 +728,10 @@ ngx_s3_transfer_destroy(ngx_s3_transfer_t *t)
 
     if (t->timer.timer_set) {
         ngx_del_timer(&t->timer);
+    }
+
+    if (t->arrive.timer_set) {
+        ngx_del_timer(&t->arrive);
     }
 
     if (t->wake.posted) {

@@ -138,6 +138,14 @@ struct ngx_s3_transfer_s {
     ngx_s3_share_t            share;     /* memory of the part being filled */
     ngx_uint_t                kept;      /* blocks of parts that are whole */
 
+    ngx_event_t               arrive;    /* watches over a part that is sent
+                                            while it arrives */
+    ngx_uint_t                arrive_from;   /* the next part that may be, */
+    ngx_uint_t                missed;    /* since so many had to be sent again
+                                            */
+    ngx_msec_t                began;     /* the first bytes of the last part */
+    uint64_t                  seen;      /* received with them */
+
     ngx_str_t                 upload_id;
     ngx_s3_debt_t            *debt;      /* NULL: no upload is open */
     ngx_s3_result_t           doubt;     /* what the door is told unless a look

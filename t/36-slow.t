@@ -19,6 +19,7 @@ use S3T::Util qw/ wait_exit /;
 my $t = S3T->new(bucket => 0);
 
 my $third = S3T::Null->new($t->dir, qw/ --verify --crc32 --every 3 /);
+# a sixtieth of the patience that S3 has
 my $hasty = S3T::Null->new($t->dir, qw/ --verify --stall 300 /);
 my $space = S3T::Null->new($t->dir, qw/ --verify --complete-space 1500 /);
 # for longer than s3_read_timeout in all, and once in one piece
@@ -52,7 +53,8 @@ http {
             s3_endpoint %%THIRD%%; s3_checksum crc32; s3_upload;
         }
         location /hasty/ {
-            s3_endpoint %%HASTY%%; s3_part_size 5m; s3_upload;
+            s3_endpoint %%HASTY%%; s3_part_size 5m; s3_send_timeout 1s;
+            s3_upload;
         }
         location /proxied/ {
             proxy_request_buffering off;

@@ -43,8 +43,12 @@ http {
 }
 EOC
 
+# what they send, 40 MB; body($bytes): from now on
 my $body;
-sub body { $body ||= read_file(data(8 * PART)->{path}) }
+sub body {
+    $body = shift if @_;
+    return $body ||= read_file(data(8 * PART)->{path});
+}
 
 sub status { curl($_[0]->url("/status/$_[1]"))->{json} || {} }
 sub totals { status($_[0], '')->{totals} }
