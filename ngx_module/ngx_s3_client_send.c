@@ -50,7 +50,9 @@ ngx_s3_client_write_ahead(ngx_s3_client_t *cl)
 
     c = cl->sc->connection;
 
-    if (!cl->sc->reused || c->ssl || !c->write->ready || c->close) {
+    if (!cl->sc->reused || cl->rq->growing || c->ssl || !c->write->ready
+        || c->close)
+    {
         return;
     }
 

@@ -36,11 +36,9 @@ ngx_s3_part_get(ngx_s3_transfer_t *t)
         }
     }
 
-    /* its call is begun when it is sent */
-
     ngx_memzero(part, offsetof(ngx_s3_part_t, call));
+    ngx_s3_call_init(&part->call);
 
-    part->call.state = NULL;
     part->hash = hash;
     part->transfer = t;
 
