@@ -13,6 +13,7 @@
     " AND (" owner " OR #e < :u))"
 
 
+static void s3_json_put_escaped(s3_buf_t *out, unsigned char c);
 static int s3_json_add_text(json_t *object, const char *name, s3_str_t value);
 static int s3_json_add_attribute(json_t *object, const char *name,
     s3_str_t value, unsigned number);
@@ -285,6 +286,79 @@ json_t *
 s3_json_u64(uint64_t n)
 {
     return json_integer(n > INT64_MAX ? INT64_MAX : (json_int_t) n);
+}
+
+
+void
+s3_json_put_text(s3_buf_t *out, s3_str_t s)
+{
+    size_t                n;
+    const unsigned char  *p, *end, *plain;
+
+    p = s.data;
+    end = p + s.len;
+    plain = p;
+
+    s3_buf_putc(out, '"');
+
+    while (p < end) {
+
+        if (*p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') {
+            p++;
+            continue;
+        }
+
+        n = (*p < 0x80) ? 0 : s3_str_utf8(p, (size_t) (end - p));
+
+        if (n) {
+            p += n;
+            continue;
+        }
+
+        s3_buf_put(out, plain, (size_t) (p - plain));
+        s3_json_put_escaped(out, *p++);
+        plain = p;
+    }
+
+    s3_buf_put(out, plain, (size_t) (p - plain));
+    s3_buf_putc(out, '"');
+}
+
+
+/* RFC 8259, 7; a byte that is no UTF-8 is replaced */
+
+static void
+s3_json_put_escaped(s3_buf_t *out, unsigned char c)
+{
+    const char  *p;
+
+    static const char  names[] = "\"\\\b\f\n\r\t";
+    static const char  escapes[] = "\"\\bfnrt";
+    static const char  hex[] = "0123456789ABCDEF";
+
+    if (c >= 0x80) {
+        s3_buf_puts(out, "\xef\xbf\xbd");
+        return;
+    }
+
+    p = c ? strchr(names, c) : NULL;
+
+    if (p) {
+        s3_buf_putc(out, '\\');
+        s3_buf_putc(out, escapes[p - names]);
+        return;
+    }
+
+    s3_buf_puts(out, "\\u00");
+    s3_buf_putc(out, hex[c >> 4]);
+    s3_buf_putc(out, hex[c & 0xf]);
+}
+
+
+void
+s3_json_put_u64(s3_buf_t *out, uint64_t n)
+{
+    s3_buf_put_u64(out, n > INT64_MAX ? INT64_MAX : n);
 }
 
 

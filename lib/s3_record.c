@@ -5,8 +5,6 @@
 #include <stddef.h>
 #include <string.h>
 
-#include <jansson.h>
-
 
 #define S3_RECORD_TIME_LEN  24
 #define S3_RECORD_TIME_MAX  253402300799999ULL   /* the year 9999's last ms */
@@ -32,6 +30,7 @@ typedef enum {
 
 typedef struct {
     const char        *name;
+    s3_str_t           json;         /* quoted, between its neighbours */
     s3_record_type_e   type;
     size_t             offset;
     size_t             size;
@@ -61,8 +60,11 @@ static void s3_record_print(char *p, unsigned n, size_t digits);
 
 
 #define s3_record_attr(name, type, member)                                   \
-    { name, type, offsetof(s3_record_t, member),                             \
-      sizeof(((s3_record_t *) 0)->member) }
+    { name, s3_string(",\"" name "\":"), type,                               \
+      offsetof(s3_record_t, member), sizeof(((s3_record_t *) 0)->member) }
+
+#define s3_record_computed(name, type)                                       \
+    { name, s3_string(",\"" name "\":"), type, 0, 0 }
 
 /* the public order */
 
@@ -77,10 +79,10 @@ static const s3_record_attr_t  s3_record_attrs[] = {
     s3_record_attr("bytesTransferred", S3_RECORD_U64, bytes_transferred),
     s3_record_attr("bytesStored", S3_RECORD_U64, bytes_stored),
     s3_record_attr("totalBytes", S3_RECORD_TOTAL, total_bytes),
-    { "percentage", S3_RECORD_PERCENTAGE, 0, 0 },
-    { "storedPercentage", S3_RECORD_STORED_PERCENTAGE, 0, 0 },
+    s3_record_computed("percentage", S3_RECORD_PERCENTAGE),
+    s3_record_computed("storedPercentage", S3_RECORD_STORED_PERCENTAGE),
     s3_record_attr("partsStored", S3_RECORD_U64, parts_stored),
-    { "rate", S3_RECORD_RATE, 0, 0 },
+    s3_record_computed("rate", S3_RECORD_RATE),
     s3_record_attr("startedAt", S3_RECORD_TIME, started_at),
     s3_record_attr("updatedAt", S3_RECORD_TIME, updated_at),
     s3_record_attr("expiresAt", S3_RECORD_TIME, expires_at),
@@ -189,41 +191,54 @@ int
 s3_record_json(const s3_record_t *r, s3_buf_t *out)
 {
     size_t                   i;
-    json_t                  *root, *value;
+    unsigned char           *start;
     s3_record_value_t        v;
     const s3_record_attr_t  *a;
 
-    root = json_object();
-    if (root == NULL) {
-        return S3_ERROR;
-    }
+    start = out->pos;
 
     for (i = 0; i < S3_RECORD_ATTRS; i++) {
         a = &s3_record_attrs[i];
 
-        if (a->type == S3_RECORD_OWNER) {
+        if (a->type == S3_RECORD_OWNER
+            || (a->type == S3_RECORD_CRC32 && !r->has_crc32))
+        {
             continue;
         }
+
+        s3_buf_put_str(out, a->json);
 
         s3_record_get(r, a, &v);
 
-        if (v.known) {
-            value = v.number ? s3_json_u64(v.n) : s3_json_text(v.text);
+        if (!v.known) {
+            s3_buf_put(out, "null", 4);
 
-        } else if (a->type == S3_RECORD_CRC32) {
-            continue;
+        } else if (v.number) {
+            s3_json_put_u64(out, v.n);
+
+        } else if (a->type == S3_RECORD_STRING) {
+            s3_json_put_text(out, v.text);
 
         } else {
-            value = json_null();
-        }
 
-        if (json_object_set_new(root, a->name, value) != 0) {
-            json_decref(root);
-            return S3_ERROR;
+            /* our own words */
+
+            s3_buf_putc(out, '"');
+            s3_buf_put_str(out, v.text);
+            s3_buf_putc(out, '"');
         }
     }
 
-    return s3_json_dump(root, out);
+    s3_buf_putc(out, '}');
+
+    if (out->overflow) {
+        out->pos = start;
+        return S3_ERROR;
+    }
+
+    *start = '{';
+
+    return S3_OK;
 }
 
 
@@ -274,6 +289,29 @@ s3_record_init(s3_record_t *r)
     memset(r, 0, sizeof(s3_record_t));
 
     r->total_bytes = -1;
+}
+
+
+void
+s3_record_copy(s3_record_t *to, const s3_record_t *from)
+{
+    memcpy(to->id, from->id, strlen(from->id) + 1);
+    memcpy(to->bucket, from->bucket, strlen(from->bucket) + 1);
+    memcpy(to->key, from->key, strlen(from->key) + 1);
+    memcpy(to->owner, from->owner, strlen(from->owner) + 1);
+
+    s3_record_update(to, from);
+}
+
+
+void
+s3_record_update(s3_record_t *to, const s3_record_t *from)
+{
+    memcpy(to->etag, from->etag, strlen(from->etag) + 1);
+    memcpy(to->error, from->error, strlen(from->error) + 1);
+
+    memcpy(&to->attempt, &from->attempt,
+           sizeof(s3_record_t) - offsetof(s3_record_t, attempt));
 }
 
 

@@ -85,7 +85,7 @@ int s3_record_compare(const s3_record_t *a, const s3_record_t *b);
 
 /* the public JSON object (no owner), unknown values null, crc32 only where
    it is known, bytes that are not UTF-8 replaced by U+FFFD; S3_ERROR: does
-   not fit or no memory, out then has no part of it */
+   not fit, out then has no part of it */
 int s3_record_json(const s3_record_t *r, s3_buf_t *out);
 
 /* the stored form (with owner); returns the number of fields, -1: scratch too
@@ -93,6 +93,13 @@ int s3_record_json(const s3_record_t *r, s3_buf_t *out);
    is enough. Strings are the record's bytes as they are. */
 int s3_record_fields(const s3_record_t *r, s3_record_field_t *fields,
     s3_buf_t *scratch);
+
+/* as *to = *from, but for what stands behind the ends of strings, which is most
+   of a record: that stays what it was in *to */
+void s3_record_copy(s3_record_t *to, const s3_record_t *from);
+/* the same where *to is an older record of the same attempt: what names it is
+   there already */
+void s3_record_update(s3_record_t *to, const s3_record_t *from);
 
 /* one field of the stored form back into a record; unknown names and those
    that are computed (percentage, rate) are ignored. Start from

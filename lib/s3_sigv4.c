@@ -1,29 +1,39 @@
 #include "s3_sigv4.h"
+#include "s3_hash.h"
 
 #include <string.h>
 
 #include <openssl/crypto.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 
 #define S3_SIGV4_SECRET_MAX   512
 /* string to sign: a region and a service of up to about 200 bytes each */
 #define S3_SIGV4_STRING_MAX   512
+/* a canonical request without a session token, mostly */
+#define S3_SIGV4_STAGE        1024
 
 
-/* the canonical request goes into memory or straight into a digest: a head
-   with a session token has no useful bound on the stack */
+/* the canonical request goes into memory or into a digest: a head with a
+   session token has no useful bound on the stack. Small pieces are gathered,
+   as a call of OpenSSL costs more than hashing one. */
 
 typedef struct {
-    s3_buf_t    *buf;
-    EVP_MD_CTX  *md;
-    int          failed;
+    s3_buf_t       *buf;
+    EVP_MD_CTX     *md;
+    int             failed;
+    size_t          staged;
+    unsigned char   stage[S3_SIGV4_STAGE];
 } s3_sigv4_sink_t;
 
 
+static int s3_sigv4_sign(s3_sigv4_cache_t *cache, s3_str_t secret,
+    const s3_sigv4_request_t *r, const unsigned char *order, s3_str_t names,
+    unsigned char signature[32]);
+static void s3_sigv4_sink(s3_sigv4_sink_t *sink, s3_buf_t *buf,
+    EVP_MD_CTX *md);
 static void s3_sigv4_put(s3_sigv4_sink_t *sink, const void *p, size_t len);
+static void s3_sigv4_flush(s3_sigv4_sink_t *sink);
 static void s3_sigv4_put_name(s3_sigv4_sink_t *sink, s3_str_t name);
 static void s3_sigv4_put_value(s3_sigv4_sink_t *sink, s3_str_t value);
 static int s3_sigv4_sort(const s3_sigv4_request_t *r,
@@ -32,15 +42,12 @@ static int s3_sigv4_compare(s3_str_t a, s3_str_t b);
 static void s3_sigv4_put_names(s3_sigv4_sink_t *sink,
     const s3_sigv4_request_t *r, const unsigned char *order);
 static int s3_sigv4_put_request(s3_sigv4_sink_t *sink,
-    const s3_sigv4_request_t *r, const unsigned char *order);
+    const s3_sigv4_request_t *r, const unsigned char *order, s3_str_t names);
 static int s3_sigv4_hash(const s3_sigv4_request_t *r,
-    const unsigned char *order, unsigned char digest[32]);
+    const unsigned char *order, s3_str_t names, unsigned char digest[32]);
 static int s3_sigv4_cached_key(s3_sigv4_cache_t *cache, s3_str_t secret,
     const s3_sigv4_request_t *r, unsigned char key[32]);
-static int s3_sigv4_scope_hash(s3_str_t secret, const s3_sigv4_request_t *r,
-    unsigned char digest[32]);
-static int s3_sigv4_hmac(const void *key, size_t key_len, s3_str_t data,
-    unsigned char out[32]);
+static void s3_sigv4_put_piece(s3_buf_t *b, const void *p, size_t len);
 static void s3_sigv4_put_scope(s3_buf_t *b, const s3_sigv4_request_t *r);
 
 
@@ -50,15 +57,15 @@ s3_sigv4_canonical(const s3_sigv4_request_t *r, s3_buf_t *out)
     unsigned char    order[S3_SIGV4_MAX_FIELDS];
     s3_sigv4_sink_t  sink;
 
-    sink.buf = out;
-    sink.md = NULL;
-    sink.failed = 0;
+    static const s3_str_t  none = { 0, NULL };
+
+    s3_sigv4_sink(&sink, out, NULL);
 
     if (s3_sigv4_sort(r, order) != S3_OK) {
         return S3_ERROR;
     }
 
-    return s3_sigv4_put_request(&sink, r, order);
+    return s3_sigv4_put_request(&sink, r, order, none);
 }
 
 
@@ -66,17 +73,62 @@ int
 s3_sigv4_authorization(s3_sigv4_cache_t *cache, const s3_keys_t *keys,
     const s3_sigv4_request_t *r, s3_buf_t *out)
 {
-    int              rc;
-    s3_buf_t         b;
+    s3_str_t         names;
     unsigned char   *start;
-    unsigned char    order[S3_SIGV4_MAX_FIELDS], digest[32], key[32];
-    unsigned char    string[S3_SIGV4_STRING_MAX];
+    unsigned char    order[S3_SIGV4_MAX_FIELDS], signature[32];
     s3_sigv4_sink_t  sink;
 
     if (r->date.len != S3_SIGV4_DATE_LEN
-        || s3_sigv4_sort(r, order) != S3_OK
-        || s3_sigv4_hash(r, order, digest) != S3_OK)
+        || s3_sigv4_sort(r, order) != S3_OK)
     {
+        return S3_ERROR;
+    }
+
+    start = out->pos;
+
+    s3_buf_puts(out, "AWS4-HMAC-SHA256 Credential=");
+    s3_buf_put_str(out, keys->access_key);
+    s3_buf_putc(out, '/');
+    s3_sigv4_put_scope(out, r);
+    s3_buf_puts(out, ", SignedHeaders=");
+
+    /* they stand in what is signed as well */
+
+    names.data = out->pos;
+    s3_sigv4_sink(&sink, out, NULL);
+    s3_sigv4_put_names(&sink, r, order);
+    names.len = (size_t) (out->pos - names.data);
+
+    if (out->overflow
+        || s3_sigv4_sign(cache, keys->secret_key, r, order, names, signature)
+           != S3_OK)
+    {
+        out->pos = start;
+        return S3_ERROR;
+    }
+
+    s3_buf_puts(out, ", Signature=");
+    s3_buf_put_hex(out, signature, 32);
+
+    if (out->overflow) {
+        out->pos = start;
+        return S3_ERROR;
+    }
+
+    return S3_OK;
+}
+
+
+static int
+s3_sigv4_sign(s3_sigv4_cache_t *cache, s3_str_t secret,
+    const s3_sigv4_request_t *r, const unsigned char *order, s3_str_t names,
+    unsigned char signature[32])
+{
+    int            rc;
+    s3_buf_t       b;
+    unsigned char  digest[32], key[32], string[S3_SIGV4_STRING_MAX];
+
+    if (s3_sigv4_hash(r, order, names, digest) != S3_OK) {
         return S3_ERROR;
     }
 
@@ -92,40 +144,25 @@ s3_sigv4_authorization(s3_sigv4_cache_t *cache, const s3_keys_t *keys,
         return S3_ERROR;
     }
 
-    rc = s3_sigv4_cached_key(cache, keys->secret_key, r, key);
+    rc = s3_sigv4_cached_key(cache, secret, r, key);
 
     if (rc == S3_OK) {
-        rc = s3_sigv4_hmac(key, 32, s3_buf_str(&b), digest);
+        rc = s3_hash_hmac(key, 32, s3_buf_str(&b), signature);
     }
 
     s3_wipe(key, sizeof(key));
 
-    if (rc != S3_OK) {
-        return S3_ERROR;
-    }
+    return rc;
+}
 
-    start = out->pos;
 
-    s3_buf_puts(out, "AWS4-HMAC-SHA256 Credential=");
-    s3_buf_put_str(out, keys->access_key);
-    s3_buf_putc(out, '/');
-    s3_sigv4_put_scope(out, r);
-    s3_buf_puts(out, ", SignedHeaders=");
-
-    sink.buf = out;
-    sink.md = NULL;
-    sink.failed = 0;
-    s3_sigv4_put_names(&sink, r, order);
-
-    s3_buf_puts(out, ", Signature=");
-    s3_buf_put_hex(out, digest, 32);
-
-    if (out->overflow) {
-        out->pos = start;
-        return S3_ERROR;
-    }
-
-    return S3_OK;
+static void
+s3_sigv4_sink(s3_sigv4_sink_t *sink, s3_buf_t *buf, EVP_MD_CTX *md)
+{
+    sink->buf = buf;
+    sink->md = md;
+    sink->failed = 0;
+    sink->staged = 0;
 }
 
 
@@ -134,10 +171,38 @@ s3_sigv4_put(s3_sigv4_sink_t *sink, const void *p, size_t len)
 {
     if (sink->md == NULL) {
         s3_buf_put(sink->buf, p, len);
+        return;
+    }
 
-    } else if (EVP_DigestUpdate(sink->md, p, len) != 1) {
+    if (len > sizeof(sink->stage) - sink->staged) {
+        s3_sigv4_flush(sink);
+    }
+
+    if (len > sizeof(sink->stage)) {
+
+        if (EVP_DigestUpdate(sink->md, p, len) != 1) {
+            sink->failed = 1;
+        }
+
+        return;
+    }
+
+    if (len != 0) {
+        memcpy(sink->stage + sink->staged, p, len);
+        sink->staged += len;
+    }
+}
+
+
+static void
+s3_sigv4_flush(s3_sigv4_sink_t *sink)
+{
+    if (sink->md && EVP_DigestUpdate(sink->md, sink->stage, sink->staged) != 1)
+    {
         sink->failed = 1;
     }
+
+    sink->staged = 0;
 }
 
 
@@ -300,9 +365,11 @@ s3_sigv4_put_names(s3_sigv4_sink_t *sink, const s3_sigv4_request_t *r,
 }
 
 
+/* names: those of the fields, where they are known already */
+
 static int
 s3_sigv4_put_request(s3_sigv4_sink_t *sink, const s3_sigv4_request_t *r,
-    const unsigned char *order)
+    const unsigned char *order, s3_str_t names)
 {
     size_t             i;
     const s3_field_t  *f, *prev;
@@ -340,9 +407,17 @@ s3_sigv4_put_request(s3_sigv4_sink_t *sink, const s3_sigv4_request_t *r,
     }
 
     s3_sigv4_put(sink, "\n", 1);
-    s3_sigv4_put_names(sink, r, order);
+
+    if (names.len) {
+        s3_sigv4_put(sink, names.data, names.len);
+
+    } else {
+        s3_sigv4_put_names(sink, r, order);
+    }
+
     s3_sigv4_put(sink, "\n", 1);
     s3_sigv4_put(sink, r->payload.data, r->payload.len);
+    s3_sigv4_flush(sink);
 
     if (sink->failed || (sink->buf != NULL && sink->buf->overflow)) {
         return S3_ERROR;
@@ -354,116 +429,85 @@ s3_sigv4_put_request(s3_sigv4_sink_t *sink, const s3_sigv4_request_t *r,
 
 static int
 s3_sigv4_hash(const s3_sigv4_request_t *r, const unsigned char *order,
-    unsigned char digest[32])
+    s3_str_t names, unsigned char digest[32])
 {
-    int              rc;
-    s3_sigv4_sink_t  sink;
+    EVP_MD_CTX       *md;
+    s3_sigv4_sink_t   sink;
 
-    sink.buf = NULL;
-    sink.failed = 0;
-    sink.md = EVP_MD_CTX_new();
+    md = s3_hash_begin();
+    if (md == NULL) {
+        return S3_ERROR;
+    }
 
-    if (sink.md == NULL) {
+    s3_sigv4_sink(&sink, NULL, md);
+
+    if (s3_sigv4_put_request(&sink, r, order, names) != S3_OK) {
         ERR_clear_error();
         return S3_ERROR;
     }
 
-    rc = S3_ERROR;
-
-    if (EVP_DigestInit_ex(sink.md, EVP_sha256(), NULL) == 1
-        && s3_sigv4_put_request(&sink, r, order) == S3_OK
-        && EVP_DigestFinal_ex(sink.md, digest, NULL) == 1)
-    {
-        rc = S3_OK;
-
-    } else {
-        ERR_clear_error();
-    }
-
-    EVP_MD_CTX_free(sink.md);
-
-    return rc;
+    return s3_hash_end(md, digest);
 }
 
+
+/* a scope is too long only where there is no key either */
 
 static int
 s3_sigv4_cached_key(s3_sigv4_cache_t *cache, s3_str_t secret,
     const s3_sigv4_request_t *r, unsigned char key[32])
 {
-    unsigned char  scope[32];
+    int            rc;
+    size_t         len;
+    s3_buf_t       b;
+    unsigned char  scope[S3_SIGV4_SCOPE_MAX];
 
     if (cache == NULL) {
         return s3_sigv4_key(secret, r->date, r->region, r->service, key);
     }
 
-    if (s3_sigv4_scope_hash(secret, r, scope) != S3_OK) {
-        return S3_ERROR;
-    }
+    s3_buf_init(&b, scope, sizeof(scope));
+    s3_sigv4_put_piece(&b, secret.data, secret.len);
+    s3_sigv4_put_piece(&b, r->date.data, 8);
+    s3_sigv4_put_piece(&b, r->region.data, r->region.len);
+    s3_sigv4_put_piece(&b, r->service.data, r->service.len);
 
-    if (!cache->valid || CRYPTO_memcmp(cache->scope, scope, 32) != 0) {
+    len = (size_t) (b.pos - b.start);
+    rc = b.overflow ? S3_ERROR : S3_OK;
 
-        cache->valid = 0;
+    if (rc == S3_OK
+        && (cache->scope_len != len
+            || CRYPTO_memcmp(cache->scope, scope, len) != 0))
+    {
+        cache->scope_len = 0;
 
-        if (s3_sigv4_key(secret, r->date, r->region, r->service, cache->key)
-            != S3_OK)
-        {
+        rc = s3_sigv4_key(secret, r->date, r->region, r->service, cache->key);
+
+        if (rc == S3_OK) {
+            memcpy(cache->scope, scope, len);
+            cache->scope_len = len;
+
+        } else {
             s3_wipe(cache, sizeof(s3_sigv4_cache_t));
-            return S3_ERROR;
         }
-
-        memcpy(cache->scope, scope, 32);
-        cache->valid = 1;
     }
 
-    memcpy(key, cache->key, 32);
+    s3_wipe(scope, len);
 
-    return S3_OK;
+    if (rc == S3_OK) {
+        memcpy(key, cache->key, 32);
+    }
+
+    return rc;
 }
 
 
-/* of what a signing key is made of, each piece with its length before it */
+/* with its length before it, so that no two scopes look the same */
 
-static int
-s3_sigv4_scope_hash(s3_str_t secret, const s3_sigv4_request_t *r,
-    unsigned char digest[32])
+static void
+s3_sigv4_put_piece(s3_buf_t *b, const void *p, size_t len)
 {
-    int          rc;
-    size_t       i;
-    s3_str_t     pieces[4];
-    EVP_MD_CTX  *md;
-
-    pieces[0] = secret;
-    pieces[1] = r->date;
-    pieces[1].len = 8;
-    pieces[2] = r->region;
-    pieces[3] = r->service;
-
-    md = EVP_MD_CTX_new();
-
-    if (md == NULL) {
-        ERR_clear_error();
-        return S3_ERROR;
-    }
-
-    rc = EVP_DigestInit_ex(md, EVP_sha256(), NULL);
-
-    for (i = 0; i < 4 && rc == 1; i++) {
-        rc = EVP_DigestUpdate(md, &pieces[i].len, sizeof(pieces[i].len))
-             && EVP_DigestUpdate(md, pieces[i].data, pieces[i].len);
-    }
-
-    if (rc == 1) {
-        rc = EVP_DigestFinal_ex(md, digest, NULL);
-    }
-
-    EVP_MD_CTX_free(md);
-
-    if (rc != 1) {
-        ERR_clear_error();
-        return S3_ERROR;
-    }
-
-    return S3_OK;
+    s3_buf_put(b, &len, sizeof(len));
+    s3_buf_put(b, p, len);
 }
 
 
@@ -487,10 +531,10 @@ s3_sigv4_key(s3_str_t secret, s3_str_t date, s3_str_t region,
     date.len = 8;
     rc = S3_ERROR;
 
-    if (s3_sigv4_hmac(start, 4 + secret.len, date, a) == S3_OK
-        && s3_sigv4_hmac(a, 32, region, b) == S3_OK
-        && s3_sigv4_hmac(b, 32, service, a) == S3_OK
-        && s3_sigv4_hmac(a, 32, s3_str("aws4_request"), key) == S3_OK)
+    if (s3_hash_hmac(start, 4 + secret.len, date, a) == S3_OK
+        && s3_hash_hmac(a, 32, region, b) == S3_OK
+        && s3_hash_hmac(b, 32, service, a) == S3_OK
+        && s3_hash_hmac(a, 32, s3_str("aws4_request"), key) == S3_OK)
     {
         rc = S3_OK;
     }
@@ -500,27 +544,6 @@ s3_sigv4_key(s3_str_t secret, s3_str_t date, s3_str_t region,
     s3_wipe(b, sizeof(b));
 
     return rc;
-}
-
-
-static int
-s3_sigv4_hmac(const void *key, size_t key_len, s3_str_t data,
-    unsigned char out[32])
-{
-    unsigned  len;
-
-    len = 32;
-
-    if (HMAC(EVP_sha256(), key, (int) key_len, data.data, data.len, out, &len)
-        == NULL)
-    {
-        /* the queue is that of TLS as well */
-
-        ERR_clear_error();
-        return S3_ERROR;
-    }
-
-    return S3_OK;
 }
 
 

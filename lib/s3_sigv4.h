@@ -25,10 +25,12 @@ typedef struct {
 /* The signing key of one date, region, service and secret; zeroed: empty.
    Owned by the caller, who wipes it (s3_wipe) before giving it up. */
 
+#define S3_SIGV4_SCOPE_MAX  1024
+
 typedef struct {
-    unsigned char  scope[32];        /* SHA-256 of what the key was made of */
+    unsigned char  scope[S3_SIGV4_SCOPE_MAX];    /* what it was made of */
+    size_t         scope_len;        /* 0: it is empty */
     unsigned char  key[32];
-    unsigned       valid:1;
 } s3_sigv4_cache_t;
 
 typedef struct {
@@ -54,9 +56,9 @@ int s3_sigv4_canonical(const s3_sigv4_request_t *r, s3_buf_t *out);
 
 /* Appends the value of the Authorization field; the request may be of any
    length. S3_ERROR: as above, date of a wrong length, secret longer than 512
-   or region and service longer than 384 bytes, or OpenSSL failed; then out->pos is where it was. cache may
-   be NULL; it is made anew when secret, day, region or service differ from
-   the last ones. */
+   or region and service longer than 384 bytes, or OpenSSL failed; then
+   out->pos is where it was. cache may be NULL; it is made anew when secret,
+   day, region or service differ from the last ones. */
 int s3_sigv4_authorization(s3_sigv4_cache_t *cache, const s3_keys_t *keys,
     const s3_sigv4_request_t *r, s3_buf_t *out);
 

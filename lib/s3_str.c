@@ -170,7 +170,12 @@ s3_buf_put_str(s3_buf_t *b, s3_str_t s)
 void
 s3_buf_putc(s3_buf_t *b, char c)
 {
-    s3_buf_put(b, &c, 1);
+    if (b->overflow || b->pos == b->end) {
+        b->overflow = 1;
+        return;
+    }
+
+    *b->pos++ = (unsigned char) c;
 }
 
 
@@ -194,13 +199,16 @@ void
 s3_buf_put_hex(s3_buf_t *b, const unsigned char *data, size_t len)
 {
     size_t             i;
-    char               pair[2];
+    char               digits[64];
     static const char  hex[] = "0123456789abcdef";
 
     for (i = 0; i < len; i++) {
-        pair[0] = hex[data[i] >> 4];
-        pair[1] = hex[data[i] & 0xf];
-        s3_buf_put(b, pair, 2);
+        digits[i % 32 * 2] = hex[data[i] >> 4];
+        digits[i % 32 * 2 + 1] = hex[data[i] & 0xf];
+
+        if (i % 32 == 31 || i == len - 1) {
+            s3_buf_put(b, digits, i % 32 * 2 + 2);
+        }
     }
 }
 

@@ -1,10 +1,83 @@
 #include "ngx_http_s3_place.h"
 
 
+/* of the buffer of the first read, and of bodies that are read whole by it: for
+   these another read would cost more than copying them */
+
+#define NGX_HTTP_S3_PLACE_FIRST  4096
+#define NGX_HTTP_S3_PLACE_WHOLE  16384
+
+
+static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
 static void ngx_http_s3_place_point(ngx_buf_t *b, u_char *start, u_char *end);
+
+
+/* the location's client_body_buffer_size while nginx makes its buffer */
+
+static ngx_http_core_loc_conf_t  *ngx_http_s3_place_conf;
+static size_t                     ngx_http_s3_place_size;
+
+
+ngx_int_t
+ngx_http_s3_place_begin(ngx_http_request_t *r,
+    ngx_http_client_body_handler_pt handler)
+{
+    ngx_int_t                  rc;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (ngx_http_s3_place_worth(r)
+        && clcf->client_body_buffer_size > NGX_HTTP_S3_PLACE_FIRST)
+    {
+        ngx_http_s3_place_conf = clcf;
+        ngx_http_s3_place_size = clcf->client_body_buffer_size;
+
+        clcf->client_body_buffer_size = NGX_HTTP_S3_PLACE_FIRST;
+    }
+
+    rc = ngx_http_read_client_request_body(r, handler);
+
+    ngx_http_s3_place_begun();
+
+    return rc;
+}
+
+
+void
+ngx_http_s3_place_begun(void)
+{
+    if (ngx_http_s3_place_conf) {
+        ngx_http_s3_place_conf->client_body_buffer_size
+                                                   = ngx_http_s3_place_size;
+        ngx_http_s3_place_conf = NULL;
+    }
+}
+
+
+/* HTTP/2 makes its window of the buffer, and where the length is not known the
+   first bytes decide where the next ones go */
+
+static ngx_uint_t
+ngx_http_s3_place_worth(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        return 0;
+    }
+
+#endif
+
+    return r->http_version < NGX_HTTP_VERSION_20
+           && !r->headers_in.chunked
+           && r->headers_in.content_length_n > NGX_HTTP_S3_PLACE_WHOLE
+           && ngx_http_top_request_body_filter
+              == ngx_http_request_body_save_filter;
+}
 
 
 void

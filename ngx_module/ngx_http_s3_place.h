@@ -26,6 +26,13 @@ typedef struct {
 } ngx_http_s3_place_t;
 
 
+/* As ngx_http_read_client_request_body(), which reads by itself before anybody
+   can choose where: into a small buffer, so that little is copied, where what
+   follows goes to blocks. The handler calls ngx_http_s3_place_begun() first. */
+ngx_int_t ngx_http_s3_place_begin(ngx_http_request_t *r,
+    ngx_http_client_body_handler_pt handler);
+void ngx_http_s3_place_begun(void);
+
 /* Before ngx_http_read_unbuffered_request_body(), and only when all of
    r->request_body->bufs is consumed: chooses where it receives. */
 void ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,

@@ -74,18 +74,24 @@ ngx_http_s3_send_record(ngx_http_request_t *r, ngx_uint_t status,
     s3_buf_t   b;
     ngx_str_t  id, json;
 
-    json.data = ngx_pnalloc(r->pool, S3_RECORD_JSON_MAX);
-    if (json.data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
+    static u_char  mem[S3_RECORD_JSON_MAX];
 
-    s3_buf_init(&b, json.data, S3_RECORD_JSON_MAX);
+    /* most are a tenth of that: so much is not asked of malloc() each time */
+
+    s3_buf_init(&b, mem, sizeof(mem));
 
     if (s3_record_json(record, &b) != S3_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     json.len = b.pos - b.start;
+    json.data = ngx_pnalloc(r->pool, json.len);
+
+    if (json.data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_memcpy(json.data, mem, json.len);
 
     id.data = (u_char *) record->id;
     id.len = ngx_strlen(id.data);

@@ -211,7 +211,7 @@ ngx_http_s3_upload_leave(ngx_http_s3_ctx_t *ctx, const char *reason)
 
     ngx_s3_transfer_abort(t, 0, reason);
 
-    *ctx->record = t->progress.record;
+    s3_record_copy(ctx->record, &t->progress.record);
     ctx->recorded = 1;
 }
 
@@ -247,7 +247,7 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
 
     result = ctx->transfer->result;
 
-    *ctx->record = ctx->transfer->progress.record;
+    s3_record_copy(ctx->record, &ctx->transfer->progress.record);
     ctx->recorded = 1;
     ctx->transfer = NULL;
 
@@ -274,7 +274,9 @@ ngx_http_s3_upload_read_body(ngx_http_request_t *r)
 
     r->request_body_no_buffering = 1;
 
-    rc = ngx_http_read_client_request_body(r, ngx_http_s3_upload_body);
+    rc = ctx->transfer->conf->zero_copy
+         ? ngx_http_s3_place_begin(r, ngx_http_s3_upload_body)
+         : ngx_http_read_client_request_body(r, ngx_http_s3_upload_body);
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
 
@@ -292,6 +294,8 @@ static void
 ngx_http_s3_upload_body(ngx_http_request_t *r)
 {
     ngx_http_s3_ctx_t  *ctx;
+
+    ngx_http_s3_place_begun();
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_s3_transfer_module);
 

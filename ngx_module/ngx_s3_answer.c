@@ -129,6 +129,16 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     const char      *fault;
     s3_xml_reply_t   xml;
 
+    /* most answers: there is nothing more to be learnt from them */
+
+    if (rq->status == 200 && rq->reply.len == 0
+        && (call->op == NGX_S3_PART || call->op == NGX_S3_PUT)
+        && ngx_s3_answer_take(call, rq, NULL) == NULL)
+    {
+        answer->good = 1;
+        return;
+    }
+
     ngx_memzero(&xml, sizeof(s3_xml_reply_t));
 
     /* S3 knew its result when it named it; Ceph garbles what follows where a
@@ -192,7 +202,8 @@ ngx_s3_answer_reply(ngx_s3_call_t *call, ngx_s3_request_t *rq,
 }
 
 
-/* the result of a success; else what is wrong with the answer */
+/* the result of a success; else what is wrong with the answer; PART and PUT
+   have no document */
 
 static const char *
 ngx_s3_answer_take(ngx_s3_call_t *call, ngx_s3_request_t *rq,

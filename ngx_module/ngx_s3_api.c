@@ -1,5 +1,6 @@
 #include "ngx_s3_api.h"
 
+#include "ngx_s3_scratch.h"
 #include "ngx_s3_try.h"
 
 
@@ -62,14 +63,14 @@ ngx_s3_call_start(ngx_s3_call_t *call)
     call->clock = -1;
     call->message[0] = '\0';
 
-    pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
+    pool = ngx_s3_scratch_pool(NGX_S3_API_POOL, call->log);
     if (pool == NULL) {
         return NGX_ERROR;
     }
 
     a = ngx_pcalloc(pool, sizeof(ngx_s3_api_t));
     if (a == NULL) {
-        ngx_destroy_pool(pool);
+        ngx_s3_scratch_pool_done(pool, NGX_S3_API_POOL);
         return NGX_ERROR;
     }
 
@@ -165,10 +166,10 @@ ngx_s3_api_try(ngx_s3_api_t *a)
     call->tries++;
 
     if (a->try_pool) {
-        ngx_destroy_pool(a->try_pool);
+        ngx_s3_scratch_pool_done(a->try_pool, NGX_S3_API_POOL);
     }
 
-    a->try_pool = ngx_create_pool(NGX_S3_API_POOL, call->log);
+    a->try_pool = ngx_s3_scratch_pool(NGX_S3_API_POOL, call->log);
     if (a->try_pool == NULL) {
         return NGX_ERROR;
     }
@@ -285,7 +286,7 @@ ngx_s3_api_answered(ngx_s3_request_t *rq)
     ngx_s3_api_log(a, NGX_LOG_WARN, &delay);
     ngx_s3_try_count(call->target->retries);
 
-    ngx_destroy_pool(a->try_pool);
+    ngx_s3_scratch_pool_done(a->try_pool, NGX_S3_API_POOL);
     a->try_pool = NULL;
 
     ngx_add_timer(&a->timer, delay);
@@ -521,10 +522,10 @@ ngx_s3_api_destroy(ngx_s3_api_t *a)
     }
 
     if (a->try_pool) {
-        ngx_destroy_pool(a->try_pool);
+        ngx_s3_scratch_pool_done(a->try_pool, NGX_S3_API_POOL);
     }
 
-    ngx_destroy_pool(a->pool);
+    ngx_s3_scratch_pool_done(a->pool, NGX_S3_API_POOL);
 }
 
 

@@ -87,8 +87,8 @@ typedef void (*ngx_s3_listed_pt)(ngx_s3_call_t *call,
     const s3_xml_part_t *part);
 
 struct ngx_s3_call_s {
-    /* set by the caller, who keeps all of it until handler or cancel; zero it
-       first */
+    /* set by the caller, who keeps all of it until handler or cancel, after
+       ngx_s3_call_init() */
     ngx_s3_op_e           op;
     ngx_s3_target_t      *target;
     ngx_log_t            *log;
@@ -134,8 +134,6 @@ struct ngx_s3_call_s {
     ngx_uint_t            status;    /* S3's last, 0: none came */
     ngx_uint_t            client_status;     /* what our client should get */
     ngx_s3_error_e        error;
-    char                  code[128]; /* S3's error code, else "" */
-    char                  message[512];      /* names the cause, no secret */
     ngx_uint_t            tries;     /* made */
     unsigned              unknown:1; /* the request may have been carried out
                                         though no good answer came */
@@ -143,18 +141,36 @@ struct ngx_s3_call_s {
                                         earlier try as well; of a call that was
                                         cancelled: in any */
     ngx_msec_t            retry_after;       /* ms, where S3 sent it */
-    char                  etag[136]; /* PART, PUT, COMPLETE, HEAD; quotes kept;
-                                        may be empty */
-    int64_t               clock;     /* S3's, seconds since the epoch: Date of
-                                        its last answer, else -1 */
+    int64_t               clock;     /* HEAD, LIST_PARTS: S3's, seconds since
+                                        the epoch: Date of its last answer, else
+                                        -1 */
     off_t                 size;      /* HEAD: Content-Length, else -1 */
-    char                  transfer_id[128];  /* HEAD: x-amz-meta-transfer-id */
     ngx_uint_t            next_part; /* LIST_PARTS: part_number of the next
                                         page, 0: this was the last */
 
     /* private */
     void                 *state;
+
+    /* more of the result: long, and empty to begin with */
+    char                  code[128]; /* S3's error code, else "" */
+    char                  message[512];      /* names the cause, no secret */
+    char                  etag[136]; /* PART, PUT, COMPLETE, HEAD; quotes kept;
+                                        may be empty */
+    char                  transfer_id[128];  /* HEAD: x-amz-meta-transfer-id */
 };
+
+
+/* a call before the caller sets anything; not all of it is worth zeroing */
+static ngx_inline void
+ngx_s3_call_init(ngx_s3_call_t *call)
+{
+    ngx_memzero(call, offsetof(ngx_s3_call_t, code));
+
+    call->code[0] = '\0';
+    call->message[0] = '\0';
+    call->etag[0] = '\0';
+    call->transfer_id[0] = '\0';
+}
 
 
 /* NGX_OK: handler follows; NGX_ERROR: no memory, it does not. Each warn line

@@ -1,5 +1,6 @@
 #include "ngx_s3_client_state.h"
 
+#include "ngx_s3_scratch.h"
 #include "ngx_s3_tls.h"
 
 
@@ -8,6 +9,7 @@
 #define NGX_S3_CLIENT_REPLY_STEP  4096
 
 
+static ngx_s3_client_t *ngx_s3_client_alloc(size_t size, ngx_log_t *log);
 static ngx_int_t ngx_s3_client_open(ngx_s3_client_t *cl, ngx_uint_t fresh);
 static void ngx_s3_client_connected(ngx_s3_conn_t *sc);
 
@@ -49,19 +51,15 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
 
     size = rq->window ? rq->window : NGX_S3_CLIENT_RECV;
 
-    cl = ngx_alloc(sizeof(ngx_s3_client_t) + size, rq->log);
+    cl = ngx_s3_client_alloc(size, rq->log);
     if (cl == NULL) {
         return NGX_ERROR;
     }
 
-    /* not the buffers, which are most of it */
-
-    ngx_memzero(cl, offsetof(ngx_s3_client_t, bufs));
-
     if (rq->ahead) {
         rq->reply.data = ngx_pnalloc(rq->pool, NGX_S3_CLIENT_REPLY_STEP);
         if (rq->reply.data == NULL) {
-            ngx_free(cl);
+            ngx_s3_client_free(cl);
             return NGX_ERROR;
         }
 
@@ -69,7 +67,6 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
     }
 
     cl->rq = rq;
-    cl->size = size;
     cl->to = cl->buf;
     cl->room = size;
     cl->max_reply = rq->max_reply ? rq->max_reply : NGX_S3_CLIENT_MAX_REPLY;
@@ -77,13 +74,51 @@ ngx_s3_request_send(ngx_s3_request_t *rq)
                                         : rq->endpoint->read_timeout;
 
     if (ngx_s3_client_open(cl, rq->fresh) != NGX_OK) {
-        ngx_free(cl);
+        ngx_s3_client_free(cl);
         return NGX_ERROR;
     }
 
     rq->state = cl;
 
+    ngx_s3_client_write_ahead(cl);
+
     return NGX_OK;
+}
+
+
+static ngx_s3_client_t *
+ngx_s3_client_alloc(size_t size, ngx_log_t *log)
+{
+    size_t            len;
+    ngx_s3_client_t  *cl;
+
+    len = sizeof(ngx_s3_client_t) + size;
+
+    cl = (size == NGX_S3_CLIENT_RECV) ? ngx_s3_scratch_alloc(len, log)
+                                      : ngx_alloc(len, log);
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    /* not the buffers, which are most of it */
+
+    ngx_memzero(cl, offsetof(ngx_s3_client_t, bufs));
+
+    cl->size = size;
+
+    return cl;
+}
+
+
+void
+ngx_s3_client_free(ngx_s3_client_t *cl)
+{
+    if (cl->size == NGX_S3_CLIENT_RECV) {
+        ngx_s3_scratch_free(cl, sizeof(ngx_s3_client_t) + cl->size);
+
+    } else {
+        ngx_free(cl);
+    }
 }
 
 
@@ -111,7 +146,7 @@ ngx_s3_request_cancel(ngx_s3_request_t *rq)
         return;
     }
 
-    ngx_free(cl);
+    ngx_s3_client_free(cl);
 }
 
 
@@ -216,8 +251,6 @@ ngx_s3_client_connected(ngx_s3_conn_t *sc)
     if (c->read->ready) {
         ngx_post_event(c->read, &ngx_posted_events);
     }
-
-    ngx_add_timer(c->write, cl->rq->endpoint->send_timeout);
 
     ngx_s3_client_write_handler(sc);
 }
@@ -712,7 +745,7 @@ ngx_s3_client_finish(ngx_s3_client_t *cl, ngx_s3_error_e error)
                    "s3 request done, error:%ui status:%ui \"%s\"",
                    (ngx_uint_t) error, rq->status, rq->reason);
 
-    ngx_free(cl);
+    ngx_s3_client_free(cl);
 
     rq->state = NULL;
     rq->error = error;

@@ -46,6 +46,27 @@ ngx_s3_client_write_handler(ngx_s3_conn_t *sc)
 }
 
 
+/* Nobody is told of an end from here: what goes wrong will go wrong again when
+   the connection's handler goes on from the cursor. */
+
+void
+ngx_s3_client_write_ahead(ngx_s3_client_t *cl)
+{
+    off_t              sent;
+    ngx_connection_t  *c;
+
+    c = cl->sc->connection;
+
+    if (!cl->sc->reused || cl->rq->growing || c->ssl || !c->write->ready
+        || c->close)
+    {
+        return;
+    }
+
+    (void) ngx_s3_client_send(cl, &sent);
+}
+
+
 static void
 ngx_s3_client_write(ngx_s3_client_t *cl)
 {

@@ -62,8 +62,15 @@ typedef struct {
 } ngx_s3_client_t;
 
 
+void ngx_s3_client_free(ngx_s3_client_t *cl);
+
 /* the connection's writer */
 void ngx_s3_client_write_handler(ngx_s3_conn_t *sc);
+
+/* Writes over a connection that was kept, before its handler is called: what is
+   to be sent has just been received and is in the processor's cache, from which
+   the events that come first would drive it out. */
+void ngx_s3_client_write_ahead(ngx_s3_client_t *cl);
 
 /* it can be written to no more: an answer may have come before that */
 void ngx_s3_client_write_failed(ngx_s3_client_t *cl);

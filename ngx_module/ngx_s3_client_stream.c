@@ -190,7 +190,7 @@ ngx_s3_client_begin(ngx_s3_client_t *cl)
     rc = cl->rq->begin(cl->rq);
 
     if (cl->gone) {
-        ngx_free(cl);
+        ngx_s3_client_free(cl);
         return NGX_ABORT;
     }
 
@@ -222,7 +222,7 @@ ngx_s3_client_part(ngx_s3_client_t *cl)
     rc = cl->rq->part(cl->rq, &cl->in);
 
     if (cl->gone) {
-        ngx_free(cl);
+        ngx_s3_client_free(cl);
         return NGX_ABORT;
     }
 

@@ -1,6 +1,11 @@
 #include "ngx_s3_conn_link.h"
 
 
+/* ms; one that is taken sooner is taken on trust: what it does not carry is
+   sent again over a fresh one, as it is where its end comes a moment later */
+#define NGX_S3_CONN_LOOK  1000
+
+
 static ngx_queue_t *ngx_s3_endpoint_idle(ngx_s3_endpoint_t *endpoint);
 static ngx_uint_t ngx_s3_link_alive(ngx_s3_link_t *link);
 static void ngx_s3_link_idle_handler(ngx_event_t *ev);
@@ -97,6 +102,7 @@ ngx_s3_conn_keep(ngx_s3_conn_t *sc)
     sc->data = NULL;
     link->handler = NULL;
     link->state = NGX_S3_CONN_IDLE;
+    link->idle_since = ngx_current_msec;
 
     ngx_s3_link_set_log(link, ngx_cycle->log);
 
@@ -130,9 +136,13 @@ ngx_s3_link_take(ngx_s3_endpoint_t *endpoint, ngx_str_t *host, ngx_log_t *log)
             continue;
         }
 
-        /* its end may have come in this round of events */
+        /* its end may have come in this round of events, which is worth a
+           system call only where servers end what is idle */
 
-        if (!ngx_s3_link_alive(link)) {
+        if ((link->sc.connection->read->ready
+             || ngx_current_msec - link->idle_since >= NGX_S3_CONN_LOOK)
+            && !ngx_s3_link_alive(link))
+        {
             ngx_s3_link_drop(link);
             continue;
         }

@@ -49,6 +49,7 @@ typedef struct {
 
     ngx_event_t          event;      /* posted: the handler is due */
     ngx_queue_t          queue;      /* endpoint's idle */
+    ngx_msec_t           idle_since;
     unsigned             in_open:1;
 } ngx_s3_link_t;
 

@@ -195,7 +195,10 @@ ngx_s3_fill_shared(void *data, ngx_s3_share_event_e event)
     } else if (t->state == NGX_S3_T_WAITING) {
         t->share.admitted = 1;
         ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
-        ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
+
+        if (t->timer.timer_set) {
+            ngx_del_timer(&t->timer);
+        }
     }
 
     ngx_s3_transfer_post(t);

@@ -78,7 +78,7 @@ ngx_s3_get_judge(ngx_s3_get_t *get, ngx_s3_request_t *rq)
 static void
 ngx_s3_get_call(ngx_s3_get_t *get, ngx_s3_call_t *call)
 {
-    ngx_memzero(call, sizeof(ngx_s3_call_t));
+    ngx_s3_call_init(call);
 
     call->op = NGX_S3_GET;
     call->target = get->target;

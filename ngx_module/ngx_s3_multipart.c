@@ -34,7 +34,7 @@ static void
 ngx_s3_multipart_init_call(ngx_s3_transfer_t *t, ngx_s3_call_t *call,
     ngx_s3_op_e op, ngx_s3_call_pt handler, void *data)
 {
-    ngx_memzero(call, sizeof(ngx_s3_call_t));
+    ngx_s3_call_init(call);
 
     call->op = op;
     call->target = t->conf->target;

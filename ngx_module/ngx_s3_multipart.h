@@ -25,7 +25,6 @@ struct ngx_s3_part_s {
     uint32_t            crc32;
     s3_sha256_t        *hash;        /* NULL: the payload is not signed */
     char                sha256[65];
-    ngx_s3_call_t       call;
 
     /* sent while it arrives, see ngx_s3_arrive.c */
     uint64_t            look;        /* the size of the next look at the rate
@@ -36,6 +35,8 @@ struct ngx_s3_part_s {
     ngx_msec_t          moved;       /* when there were others */
     unsigned            arriving:1;  /* in t->sending, and t->part as well */
     unsigned            repeated:1;  /* some of it was sent before call */
+
+    ngx_s3_call_t       call;        /* last: it is not zeroed with the rest */
 };
 
 

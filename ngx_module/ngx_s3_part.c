@@ -23,21 +23,23 @@ ngx_s3_part_get(ngx_s3_transfer_t *t)
     ngx_s3_part_t  *part;
 
     part = t->spare;
+    hash = NULL;
 
     if (part) {
         t->spare = part->next;
-
         hash = part->hash;
-        ngx_memzero(part, sizeof(ngx_s3_part_t));
-        part->hash = hash;
 
     } else {
-        part = ngx_pcalloc(t->pool, sizeof(ngx_s3_part_t));
+        part = ngx_palloc(t->pool, sizeof(ngx_s3_part_t));
         if (part == NULL) {
             return NULL;
         }
     }
 
+    ngx_memzero(part, offsetof(ngx_s3_part_t, call));
+    ngx_s3_call_init(&part->call);
+
+    part->hash = hash;
     part->transfer = t;
 
     if (!t->conf->target->sign_payload) {

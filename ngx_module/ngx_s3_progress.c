@@ -6,6 +6,9 @@
 
 
 #define NGX_S3_PROGRESS_LINE  128    /* the longest that tells of a state */
+#define NGX_S3_PROGRESS_RANDOM  (32 * NGX_S3_PROGRESS_ID / 2)   /* of a call
+                                        of RAND_bytes(), which costs a system
+                                        call */
 #define NGX_S3_PROGRESS_TICK  3000   /* ms between two looks for what is dead
                                         or silent */
 #define NGX_S3_PROGRESS_LOOK  250    /* ms, for what is to be ended */
@@ -27,6 +30,7 @@ typedef struct {
 
 static void ngx_s3_progress_stamp(ngx_s3_progress_t *p);
 static void ngx_s3_progress_record(ngx_s3_progress_t *p);
+static ngx_uint_t ngx_s3_progress_logged(ngx_s3_progress_t *p);
 static void ngx_s3_progress_log(ngx_s3_progress_t *p, u_char *text,
     size_t len);
 static void ngx_s3_progress_stores(ngx_s3_stores_t *stores,
@@ -50,15 +54,43 @@ static ngx_s3_counters_t  ngx_s3_progress_none;
 ngx_int_t
 ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log)
 {
-    u_char  random[NGX_S3_PROGRESS_ID / 2];
+    u_char    *p;
+    uint32_t   now;
 
-    if (RAND_bytes(random, sizeof(random)) != 1) {
-        ERR_clear_error();
-        ngx_log_error(NGX_LOG_CRIT, log, 0, "RAND_bytes() failed");
-        return NGX_ERROR;
+    static u_char      random[NGX_S3_PROGRESS_RANDOM];
+    static size_t      left;
+    static ngx_pid_t   pid;
+
+    /* no process goes on with what another one had left at its fork */
+
+    if (left == 0 || pid != ngx_pid) {
+
+        if (RAND_bytes(random, sizeof(random)) != 1) {
+            ERR_clear_error();
+            ngx_log_error(NGX_LOG_CRIT, log, 0, "RAND_bytes() failed");
+            return NGX_ERROR;
+        }
+
+        pid = ngx_pid;
+        left = sizeof(random);
     }
 
-    *ngx_hex_dump((u_char *) id, random, sizeof(random)) = '\0';
+    left -= NGX_S3_PROGRESS_ID / 2;
+    p = random + left;
+
+    /* those that come one after the other stand beside each other in the trees
+       that hold them: the way there is in the cache */
+
+    now = (uint32_t) ngx_s3_store_now();
+
+    p[0] = (u_char) (now >> 24);
+    p[1] = (u_char) (now >> 16);
+    p[2] = (u_char) (now >> 8);
+    p[3] = (u_char) now;
+
+    *ngx_hex_dump((u_char *) id, p, NGX_S3_PROGRESS_ID / 2) = '\0';
+
+    ngx_memzero(p, NGX_S3_PROGRESS_ID / 2);
 
     return NGX_OK;
 }
@@ -143,6 +175,10 @@ ngx_s3_progress_opening(ngx_s3_progress_t *p)
     (void) ngx_atomic_fetch_add(&counters->openings, 1);
 
     ngx_s3_progress_record(p);
+
+    if (!ngx_s3_progress_logged(p)) {
+        return;
+    }
 
     s3_buf_init(&b, mem, sizeof(mem));
     s3_record_log(&p->record, &b);
@@ -233,6 +269,10 @@ ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
 
     ngx_s3_progress_record(p);
 
+    if (!ngx_s3_progress_logged(p)) {
+        return;
+    }
+
     last = ngx_snprintf(mem, sizeof(mem),
                         "transfer is %s, bytes: %uL, stored: %uL",
                         s3_state_name(state), p->bytes,
@@ -242,16 +282,20 @@ ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
 }
 
 
+static ngx_uint_t
+ngx_s3_progress_logged(ngx_s3_progress_t *p)
+{
+    return p->conf->log_level != NGX_S3_PROGRESS_LOG_OFF
+           && p->conf->log_level <= p->log->log_level;
+}
+
+
 /* what happens meanwhile between nginx and S3 is not what the line tells */
 
 static void
 ngx_s3_progress_log(ngx_s3_progress_t *p, u_char *text, size_t len)
 {
     char  *action;
-
-    if (p->conf->log_level == NGX_S3_PROGRESS_LOG_OFF) {
-        return;
-    }
 
     action = p->log->action;
     p->log->action = NULL;

@@ -364,13 +364,18 @@ ngx_s3_sign_put_head(s3_buf_t *b, const ngx_s3_sign_t *s,
 static void
 ngx_s3_sign_put_field(s3_buf_t *b, const s3_field_t *f)
 {
-    size_t  i;
+    u_char  *p;
 
     s3_buf_put_str(b, f->name);
     s3_buf_puts(b, ": ");
 
-    for (i = 0; i < f->value.len; i++) {
-        s3_buf_putc(b, f->value.data[i] == '\t' ? ' ' : f->value.data[i]);
+    p = b->pos;
+    s3_buf_put_str(b, f->value);
+
+    for ( /* void */ ; p < b->pos; p++) {
+        if (*p == '\t') {
+            *p = ' ';
+        }
     }
 
     s3_buf_puts(b, CRLF);

@@ -2,6 +2,7 @@
 
 #include "ngx_s3_kept.h"
 #include "ngx_s3_log.h"
+#include "ngx_s3_scratch.h"
 
 
 /* names, headers, an upload id, and one part */
@@ -10,8 +11,12 @@
                                             early */
 
 
+static void ngx_s3_transfer_hold(void);
+static void ngx_s3_transfer_held(ngx_event_t *ev);
+static void ngx_s3_transfer_release(void);
 static ngx_s3_transfer_t *ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf,
     ngx_log_t *from);
+static void ngx_s3_transfer_free(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_transfer_copy_spec(ngx_s3_transfer_t *t,
     ngx_s3_transfer_spec_t *spec);
 static ngx_int_t ngx_s3_transfer_plan(ngx_s3_transfer_t *t, int64_t total,
@@ -31,6 +36,11 @@ static void ngx_s3_transfer_end(ngx_s3_transfer_t *t, s3_state_e state,
 static void ngx_s3_transfer_wake(ngx_event_t *ev);
 static void ngx_s3_transfer_tick(ngx_event_t *ev);
 static void ngx_s3_transfer_destroy(ngx_s3_transfer_t *t);
+
+
+static ngx_uint_t        ngx_s3_transfer_count;     /* of this worker */
+static ngx_event_t       ngx_s3_transfer_holder;
+static ngx_connection_t  ngx_s3_transfer_no_connection;
 
 
 static const char  *ngx_s3_transfer_states[NGX_S3_T_N] = {
@@ -71,25 +81,25 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
     t->eager = spec->eager;
 
     if (ngx_s3_transfer_plan(t, spec->total, result) != NGX_OK) {
-        ngx_destroy_pool(t->pool);
+        ngx_s3_transfer_free(t);
         return NGX_DECLINED;
     }
 
     if (ngx_s3_transfer_copy_spec(t, spec) != NGX_OK
         || ngx_s3_transfer_record(t, spec) != NGX_OK)
     {
-        ngx_destroy_pool(t->pool);
+        ngx_s3_transfer_free(t);
         return NGX_ERROR;
     }
 
     rc = ngx_s3_transfer_open(t, spec, result);
 
     if (rc != NGX_OK) {
-        ngx_destroy_pool(t->pool);
+        ngx_s3_transfer_free(t);
         return rc;
     }
 
-    ngx_add_timer(&t->timer, NGX_S3_TRANSFER_TICK);
+    ngx_s3_transfer_hold();
 
     if (ngx_s3_transfer_mark(t) != NGX_OK) {
         ngx_s3_transfer_abort(t, 1, "out of memory");
@@ -102,6 +112,50 @@ ngx_s3_transfer_create(ngx_s3_transfer_conf_t *conf,
 }
 
 
+/* A leaving worker goes when no timer but cancelable ones is left. This one is
+   of all transfers, so that not each sets and removes one. */
+
+static void
+ngx_s3_transfer_hold(void)
+{
+    ngx_event_t  *ev;
+
+    ev = &ngx_s3_transfer_holder;
+
+    ngx_s3_transfer_count++;
+
+    ev->cancelable = 0;
+
+    if (!ev->timer_set) {
+        ngx_s3_transfer_no_connection.fd = (ngx_socket_t) -1;
+
+        ev->handler = ngx_s3_transfer_held;
+        ev->data = &ngx_s3_transfer_no_connection;
+        ev->log = ngx_cycle->log;
+
+        ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
+    }
+}
+
+
+static void
+ngx_s3_transfer_held(ngx_event_t *ev)
+{
+    if (ngx_s3_transfer_count) {
+        ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
+    }
+}
+
+
+static void
+ngx_s3_transfer_release(void)
+{
+    if (--ngx_s3_transfer_count == 0) {
+        ngx_s3_transfer_holder.cancelable = 1;
+    }
+}
+
+
 /* with a pool and a log of its own */
 
 static ngx_s3_transfer_t *
@@ -111,16 +165,20 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
     ngx_pool_t         *pool;
     ngx_s3_transfer_t  *t;
 
-    pool = ngx_create_pool(NGX_S3_TRANSFER_POOL, ngx_cycle->log);
-    if (pool == NULL) {
+    t = ngx_s3_scratch_alloc(sizeof(ngx_s3_transfer_t), ngx_cycle->log);
+    if (t == NULL) {
         return NULL;
     }
 
-    t = ngx_pcalloc(pool, sizeof(ngx_s3_transfer_t));
-    log = ngx_palloc(pool, sizeof(ngx_log_t));
+    ngx_memzero(t, offsetof(ngx_s3_transfer_t, call));
 
-    if (t == NULL || log == NULL) {
-        ngx_destroy_pool(pool);
+    pool = ngx_s3_scratch_pool(NGX_S3_TRANSFER_POOL, ngx_cycle->log);
+    log = pool ? ngx_palloc(pool, sizeof(ngx_log_t)) : NULL;
+
+    t->pool = pool;
+
+    if (log == NULL) {
+        ngx_s3_transfer_free(t);
         return NULL;
     }
 
@@ -128,7 +186,6 @@ ngx_s3_transfer_alloc(ngx_s3_transfer_conf_t *conf, ngx_log_t *from)
 
     t->ident = -1;
     t->conf = conf;
-    t->pool = pool;
     t->log = log;
 
     ngx_queue_init(&t->ready);
@@ -636,8 +693,7 @@ ngx_s3_transfer_wake(ngx_event_t *ev)
 }
 
 
-/* it keeps a leaving worker until the transfer has ended, and ends the wait of
-   one that stands in line */
+/* ends the wait of one that stands in line */
 
 static void
 ngx_s3_transfer_tick(ngx_event_t *ev)
@@ -645,8 +701,6 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
     ngx_s3_transfer_t  *t = ev->data;
 
     ngx_s3_result_t     result;
-
-    ngx_add_timer(ev, NGX_S3_TRANSFER_TICK);
 
     if (t->state != NGX_S3_T_WAITING || !t->share.waiting) {
         return;
@@ -670,6 +724,8 @@ ngx_s3_transfer_destroy(ngx_s3_transfer_t *t)
 {
     ngx_s3_part_destroy_spare(t);
 
+    ngx_s3_transfer_release();
+
     if (t->timer.timer_set) {
         ngx_del_timer(&t->timer);
     }
@@ -690,9 +746,18 @@ ngx_s3_transfer_destroy(ngx_s3_transfer_t *t)
         ngx_free(t->sizes);
     }
 
-    t->pool->log = ngx_cycle->log;
+    ngx_s3_transfer_free(t);
+}
 
-    ngx_destroy_pool(t->pool);
+
+static void
+ngx_s3_transfer_free(ngx_s3_transfer_t *t)
+{
+    if (t->pool) {
+        ngx_s3_scratch_pool_done(t->pool, NGX_S3_TRANSFER_POOL);
+    }
+
+    ngx_s3_scratch_free(t, sizeof(ngx_s3_transfer_t));
 }
 
 
@@ -700,9 +765,8 @@ void
 ngx_s3_result_set(ngx_s3_result_t *result, ngx_uint_t status,
     const char *code, const char *message)
 {
-    ngx_memzero(result, sizeof(ngx_s3_result_t));
-
     result->status = status;
+    result->retry_after = 0;
 
     (void) ngx_cpystrn((u_char *) result->code, (u_char *) code,
                        sizeof(result->code));

@@ -148,7 +148,6 @@ struct ngx_s3_transfer_s {
 
     ngx_str_t                 upload_id;
     ngx_s3_debt_t            *debt;      /* NULL: no upload is open */
-    ngx_s3_call_t             call;      /* all but the parts: one at a time */
     ngx_s3_result_t           doubt;     /* what the door is told unless a look
                                             at the object shows that it is ours
                                             */
@@ -160,7 +159,7 @@ struct ngx_s3_transfer_s {
                                             found that the conditions hold */
 
     ngx_event_t               wake;      /* posted: tells the door */
-    ngx_event_t               timer;     /* plain: the worker waits for us */
+    ngx_event_t               timer;     /* of standing in line */
 
     unsigned                  starved:1; /* feed ended with NGX_AGAIN */
     unsigned                  squeezed:1;    /* others need the memory: what
@@ -178,6 +177,9 @@ struct ngx_s3_transfer_s {
     unsigned                  anew:1;    /* what is reserved was asked for by
                                             another plan */
     unsigned                  done:1;    /* the result stands */
+
+    ngx_s3_call_t             call;      /* all but the parts: one at a time;
+                                            last, as each use begins it anew */
 };
 
 

@@ -104,7 +104,7 @@ ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
         goto done;
     }
 
-    zs->record = *record;
+    s3_record_copy(&zs->record, record);
     zs->counters.bytes_transferred = record->bytes_transferred;
     zs->counters.bytes_stored = record->bytes_stored;
     zs->counters.parts_stored = record->parts_stored;
@@ -161,7 +161,7 @@ ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 
     if (owned) {
         ngx_s3_zone_begin(sh);
-        zs->record = *record;
+        s3_record_update(&zs->record, record);
 
         if (final) {
             ngx_s3_zone_finish(sh, zs);

@@ -325,7 +325,7 @@ ngx_s3_zone_copy(ngx_s3_zone_slot_t *zs, s3_record_t *record, uint64_t now)
 {
     ngx_s3_slot_t  *c;
 
-    *record = zs->record;
+    s3_record_copy(record, &zs->record);
 
     if (zs->use != NGX_S3_SLOT_LIVE) {
         return;

@@ -669,8 +669,10 @@ test_error(void **state)
 static void
 assert_text(const char *text, const char *want)
 {
+    char            mem[100];
     size_t          len;
     json_t         *json;
+    s3_buf_t        b;
     s3_str_t        s;
     unsigned char  *copy;
 
@@ -683,8 +685,16 @@ assert_text(const char *text, const char *want)
     s.len = len;
 
     json = s3_json_text(s);
+
+    assert_non_null(json);
+    assert_string_equal(json_string_value(json), want);
+    json_decref(json);
+
+    s3_buf_init(&b, mem, sizeof(mem));
+    s3_json_put_text(&b, s);
     free(copy);
 
+    json = json_loadb(mem, (size_t) (b.pos - b.start), JSON_DECODE_ANY, NULL);
     assert_non_null(json);
     assert_string_equal(json_string_value(json), want);
     json_decref(json);
@@ -742,7 +752,9 @@ test_not_utf8(void **state)
 static void
 test_u64(void **state)
 {
-    json_t  *json;
+    char      mem[100];
+    json_t   *json;
+    s3_buf_t  b;
 
     (void) state;
 
@@ -757,6 +769,14 @@ test_u64(void **state)
     json = s3_json_u64((uint64_t) INT64_MAX - 1);
     assert_true(json_integer_value(json) == INT64_MAX - 1);
     json_decref(json);
+
+    s3_buf_init(&b, mem, sizeof(mem));
+    s3_json_put_u64(&b, 0);
+    s3_buf_putc(&b, ' ');
+    s3_json_put_u64(&b, (uint64_t) INT64_MAX - 1);
+    s3_buf_putc(&b, ' ');
+    s3_json_put_u64(&b, UINT64_MAX);
+    assert_written(&b, "0 9223372036854775806 9223372036854775807");
 }
 
 

@@ -474,49 +474,43 @@ test_json_not_utf8(void **state)
 }
 
 
-static unsigned  allocations;        /* until the one that fails */
-
-static void *
-failing_malloc(size_t size)
-{
-    return allocations-- ? malloc(size) : NULL;
-}
-
-
-/* whichever allocation fails: an error, never half a record */
+/* each byte alone and between others as jansson would print it */
 
 static void
-test_json_no_memory(void **state)
+test_json_as_jansson(void **state)
 {
-    int       rc;
-    char      mem[1000];
-    s3_buf_t  b;
-    unsigned  n;
+    char       mem[1000], *want;
+    json_t    *json;
+    s3_buf_t   b;
+    unsigned   i;
 
     (void) state;
 
     fill();
-    n = 0;
-    json_set_alloc_funcs(failing_malloc, free);
 
-    do {
-        allocations = n;
+    for (i = 1; i < 256; i++) {
+        snprintf(r.key, sizeof(r.key), "%c", i);
+        snprintf(r.error, sizeof(r.error), "\xc3\xa4/%c%c\x7f z", i, i);
+
         s3_buf_init(&b, mem, sizeof(mem));
-        rc = s3_record_json(&r, &b);
+        assert_int_equal(s3_record_json(&r, &b), S3_OK);
 
-        if (rc == S3_OK) {
-            assert_written(&b, filled_json);
+        json = json_loadb(mem, (size_t) (b.pos - b.start), 0, NULL);
+        assert_non_null(json);
 
-        } else {
-            assert_ptr_equal(b.pos, b.start);
+        if (i < 0x80) {
+            assert_string_equal(json_string_value(json_object_get(json,
+                                                                  "key")),
+                                r.key);
         }
 
-    } while (allocations > n++);
+        want = json_dumps(json, JSON_COMPACT);
+        assert_non_null(want);
+        assert_written(&b, want);
 
-    json_set_alloc_funcs(malloc, free);
-
-    assert_int_equal(rc, S3_OK);
-    assert_true(n > 10);
+        free(want);
+        json_decref(json);
+    }
 }
 
 
@@ -719,6 +713,54 @@ assert_same(const s3_record_t *a, const s3_record_t *b)
 }
 
 
+/* over a record whose strings are longer, and into one that says nothing */
+
+static void
+test_copy(void **state)
+{
+    s3_record_t  to, full;
+
+    (void) state;
+
+    memset(&full, 0xee, sizeof(full));
+    memset(full.id, 'i', S3_ID_MAX);
+    memset(full.bucket, 'b', S3_BUCKET_MAX);
+    memset(full.key, 'k', S3_KEY_MAX);
+    memset(full.etag, 't', S3_ETAG_MAX);
+    memset(full.error, 'e', S3_ERROR_MAX);
+    memset(full.owner, 'o', S3_OWNER_MAX);
+    full.id[S3_ID_MAX] = '\0';
+    full.bucket[S3_BUCKET_MAX] = '\0';
+    full.key[S3_KEY_MAX] = '\0';
+    full.etag[S3_ETAG_MAX] = '\0';
+    full.error[S3_ERROR_MAX] = '\0';
+    full.owner[S3_OWNER_MAX] = '\0';
+
+    fill();
+
+    to = full;
+    s3_record_copy(&to, &r);
+    assert_same(&to, &r);
+
+    s3_record_copy(&to, &full);
+    assert_same(&to, &full);
+
+    /* what names it stays */
+
+    s3_record_update(&to, &r);
+    assert_string_equal(to.id, full.id);
+    assert_string_equal(to.bucket, full.bucket);
+    assert_string_equal(to.key, full.key);
+    assert_string_equal(to.owner, full.owner);
+
+    strcpy(to.id, r.id);
+    strcpy(to.bucket, r.bucket);
+    strcpy(to.key, r.key);
+    strcpy(to.owner, r.owner);
+    assert_same(&to, &r);
+}
+
+
 static void
 assert_round_trip(void)
 {
@@ -885,7 +927,8 @@ main(void)
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_bounded),
         cmocka_unit_test(test_json_not_utf8),
-        cmocka_unit_test(test_json_no_memory),
+        cmocka_unit_test(test_json_as_jansson),
+        cmocka_unit_test(test_copy),
         cmocka_unit_test(test_largest),
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_fields_scratch),

@@ -514,7 +514,7 @@ test_cache(void **state)
     sign(NULL, &s, a, sizeof(a));
     sign(&cache, &s, b, sizeof(b));
     assert_string_equal(a, b);
-    assert_int_equal(cache.valid, 1);
+    assert_true(cache.scope_len > 0);
 
     sign(&cache, &s, b, sizeof(b));
     assert_string_equal(a, b);
