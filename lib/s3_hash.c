@@ -1,18 +1,14 @@
 #include "s3_hash.h"
 
-#include <string.h>
-
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 
 
-#define S3_HASH_BLOCK  64
+static int s3_hash_mac(void);
 
 
-static int s3_hash_keyed(const unsigned char *key, unsigned char pad,
-    const void *data, size_t len, unsigned char out[S3_HASH_LEN]);
-
-
-static EVP_MD_CTX  *s3_hash_ctx;
+static EVP_MD_CTX   *s3_hash_ctx;
+static EVP_MAC_CTX  *s3_hash_mac_ctx;
 
 
 EVP_MD_CTX *
@@ -63,68 +59,57 @@ int
 s3_hash_hmac(const void *key, size_t key_len, s3_str_t data,
     unsigned char out[S3_HASH_LEN])
 {
-    int            rc;
-    EVP_MD_CTX    *md;
-    unsigned char  block[S3_HASH_BLOCK], inner[S3_HASH_LEN];
+    size_t  len;
 
-    memset(block, 0, sizeof(block));
-    rc = S3_OK;
+    /* without a key OpenSSL would go on with the former one */
 
-    if (key_len > sizeof(block)) {
-        md = s3_hash_begin();
-        rc = S3_ERROR;
-
-        if (md && EVP_DigestUpdate(md, key, key_len) == 1) {
-            rc = s3_hash_end(md, block);
-        }
-
-    } else if (key_len) {
-        memcpy(block, key, key_len);
+    if (key_len == 0) {
+        key = "";
     }
 
-    if (rc == S3_OK) {
-        rc = s3_hash_keyed(block, 0x36, data.data, data.len, inner);
+    if (s3_hash_mac() == S3_OK
+        && EVP_MAC_init(s3_hash_mac_ctx, key, key_len, NULL) == 1
+        && EVP_MAC_update(s3_hash_mac_ctx, data.data, data.len) == 1
+        && EVP_MAC_final(s3_hash_mac_ctx, out, &len, S3_HASH_LEN) == 1)
+    {
+        return S3_OK;
     }
 
-    if (rc == S3_OK) {
-        rc = s3_hash_keyed(block, 0x5c, inner, sizeof(inner), out);
-    }
+    ERR_clear_error();
 
-    if (rc != S3_OK) {
-        ERR_clear_error();
-    }
-
-    s3_wipe(block, sizeof(block));
-
-    return rc;
+    return S3_ERROR;
 }
 
 
-/* of the key's block under a pad, and the data */
-
 static int
-s3_hash_keyed(const unsigned char *key, unsigned char pad, const void *data,
-    size_t len, unsigned char out[S3_HASH_LEN])
+s3_hash_mac(void)
 {
-    int            rc;
-    size_t         i;
-    EVP_MD_CTX    *md;
-    unsigned char  block[S3_HASH_BLOCK];
+    EVP_MAC     *mac;
+    OSSL_PARAM   params[2];
 
-    for (i = 0; i < sizeof(block); i++) {
-        block[i] = key[i] ^ pad;
+    if (s3_hash_mac_ctx) {
+        return S3_OK;
     }
 
-    md = s3_hash_begin();
-    rc = S3_ERROR;
+    mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 
-    if (md && EVP_DigestUpdate(md, block, sizeof(block)) == 1
-        && EVP_DigestUpdate(md, data, len) == 1)
+    if (mac) {
+        s3_hash_mac_ctx = EVP_MAC_CTX_new(mac);
+        EVP_MAC_free(mac);
+    }
+
+    params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST,
+                                                 "SHA256", 0);
+    params[1] = OSSL_PARAM_construct_end();
+
+    if (s3_hash_mac_ctx
+        && EVP_MAC_CTX_set_params(s3_hash_mac_ctx, params) == 1)
     {
-        rc = s3_hash_end(md, out);
+        return S3_OK;
     }
 
-    s3_wipe(block, sizeof(block));
+    EVP_MAC_CTX_free(s3_hash_mac_ctx);
+    s3_hash_mac_ctx = NULL;
 
-    return rc;
+    return S3_ERROR;
 }

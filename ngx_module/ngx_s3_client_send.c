@@ -52,7 +52,6 @@ ngx_s3_client_write_handler(ngx_s3_conn_t *sc)
 void
 ngx_s3_client_write_ahead(ngx_s3_client_t *cl)
 {
-    off_t              sent;
     ngx_connection_t  *c;
 
     c = cl->sc->connection;
@@ -63,7 +62,7 @@ ngx_s3_client_write_ahead(ngx_s3_client_t *cl)
         return;
     }
 
-    (void) ngx_s3_client_send(cl, &sent);
+    (void) ngx_s3_client_send(cl);
 }
 
 

@@ -54,8 +54,7 @@ static ngx_s3_counters_t  ngx_s3_progress_none;
 ngx_int_t
 ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log)
 {
-    u_char    *p;
-    uint32_t   now;
+    u_char  *p;
 
     static u_char      random[NGX_S3_PROGRESS_RANDOM];
     static size_t      left;
@@ -77,16 +76,6 @@ ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log)
 
     left -= NGX_S3_PROGRESS_ID / 2;
     p = random + left;
-
-    /* those that come one after the other stand beside each other in the trees
-       that hold them: the way there is in the cache */
-
-    now = (uint32_t) ngx_s3_store_now();
-
-    p[0] = (u_char) (now >> 24);
-    p[1] = (u_char) (now >> 16);
-    p[2] = (u_char) (now >> 8);
-    p[3] = (u_char) now;
 
     *ngx_hex_dump((u_char *) id, p, NGX_S3_PROGRESS_ID / 2) = '\0';
 

@@ -66,8 +66,8 @@ struct ngx_s3_progress_s {
 
 #define NGX_S3_PROGRESS_ID  32       /* digits of a random id */
 
-/* 32 bits of the time in ms and 96 random ones in hex and a NUL, by which a
-   transfer or a process is known; NGX_ERROR: logged */
+/* 128 random bits in hex and a NUL, by which a transfer or a process is known;
+   NGX_ERROR: logged */
 ngx_int_t ngx_s3_progress_id(char id[NGX_S3_PROGRESS_ID + 1], ngx_log_t *log);
 
 /*
