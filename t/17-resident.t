@@ -26,7 +26,8 @@ my $conf = <<'EOT';
 %%MAIN%%
 http {
     %%HTTP%%
-    client_body_buffer_size 64k;
+    # what s3_upload has of nginx's buffer, however large it may be
+    client_body_buffer_size 4k;
     server {
         # what is not read yet must not use up the kernel's memory
         listen 127.0.0.1:%%PORT%% rcvbuf=256k;

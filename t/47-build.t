@@ -36,7 +36,7 @@ EOT
 chmod 0755, $cc;
 
 my %missing = (
-    '-lssl' => ['OpenSSL', 'libssl-dev'],
+    '-lssl' => ['OpenSSL 3', 'libssl-dev'],
     '-lz' => ['zlib', 'zlib1g-dev'],
     '-lexpat' => ['expat', 'libexpat1-dev'],
     '-ljansson' => ['jansson', 'libjansson-dev'],

@@ -59,7 +59,7 @@ END
 sub crowd_nginx {
     my ($b, $null, %o) = @_;
     return $b->nginx($conf, null => $null, connections => 4096,
-        buffer => BUFFER . 'k', tokens => { MEMORY => $o{memory} || '256m' });
+        buffer => ($o{buffer} || BUFFER) . 'k', tokens => { MEMORY => $o{memory} || '256m' });
 }
 
 sub _status {
