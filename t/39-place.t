@@ -142,6 +142,14 @@ subtest 'sizes around blocks and parts' => sub {
     is(h2_put($n->port('h2'), '/in-place/unknown', $d)->{status}, 201,
         'HTTP/2 without a length');
     stored('/in-place/unknown', $d->{sha256});
+
+    # frames that need more of the window than the body has bytes, and than a
+    # block has room at its end
+    for my $path (qw{ /in-place/padded /copy/padded }) {
+        is(h2_put($n->port('h2'), $path, $d, pad => 255, timeout => 20,
+            length => $d->{size})->{status}, 201, "HTTP/2, padded: $path");
+        stored($path, $d->{sha256});
+    }
 };
 
 subtest 'what stands between chunks' => sub {
