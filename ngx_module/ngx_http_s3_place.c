@@ -9,6 +9,12 @@
 
 
 static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r);
+/* bytes of an HTTP/2 window: with fewer a client may wait for more, since it
+   pads its frames, or sends whole ones; RFC 9113, 4.2 and 6.1 */
+
+#define NGX_HTTP_S3_PLACE_FRAME  16384
+
+
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
@@ -84,7 +90,7 @@ void
 ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
     ngx_s3_transfer_t *t)
 {
-    size_t          granted;
+    size_t          granted, least;
     ngx_buf_t      *b;
     ngx_s3_loan_t   loan;
 
@@ -100,10 +106,19 @@ ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
     }
 
     granted = ngx_http_s3_place_granted(r);
+    least = granted;
+
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        least = ngx_max(granted, NGX_HTTP_S3_PLACE_FRAME);
+    }
+
+#endif
 
     if (ngx_s3_transfer_lend(t, &loan) == NGX_OK) {
 
-        if ((size_t) (loan.end - loan.pos) >= granted) {
+        if ((size_t) (loan.end - loan.pos) >= least) {
             ngx_http_s3_place_point(b, loan.pos, loan.end);
 
             ngx_s3_pool_return(&place->loan);

@@ -17,6 +17,7 @@
 #define NGX_HTTP_S3_LIST_LIMIT    100
 #define NGX_HTTP_S3_LIST_MAX      1000
 #define NGX_HTTP_S3_LIST_PAGES    16         /* a turn of the event loop */
+#define NGX_HTTP_S3_LIST_HOLD     60000      /* ms, longer than a turn */
 #define NGX_HTTP_S3_LIST_BUFFER   32768
 
 
@@ -33,6 +34,9 @@ typedef struct {
 
 
 typedef struct {
+    void                  *dummy[3]; /* an event's data */
+    ngx_int_t              ident;
+
     ngx_http_request_t    *request;
     ngx_s3_zone_t         *zone;
     ngx_s3_zone_cursor_t   cursor;
@@ -44,7 +48,9 @@ typedef struct {
     char                   last[S3_ID_MAX + 1];  /* shown */
     s3_record_t           *records;  /* a page, on the heap */
     ngx_http_s3_doc_t      doc;
-    ngx_event_t            event;
+    ngx_event_t            event;    /* posted: the next turn; its timer is
+                                        plain, so that a leaving worker waits
+                                        for the list */
 } ngx_http_s3_list_t;
 
 
@@ -53,6 +59,7 @@ static ngx_http_s3_list_t *ngx_http_s3_list_create(ngx_http_request_t *r,
 static const char *ngx_http_s3_list_args(ngx_http_request_t *r,
     ngx_http_s3_list_t *list);
 static void ngx_http_s3_list_handler(ngx_event_t *ev);
+static void ngx_http_s3_list_go_on(ngx_http_s3_list_t *list);
 static ngx_int_t ngx_http_s3_list_turn(ngx_http_s3_list_t *list);
 static ngx_int_t ngx_http_s3_list_page(ngx_http_s3_list_t *list);
 static ngx_int_t ngx_http_s3_list_reply(ngx_http_s3_list_t *list,
@@ -153,7 +160,7 @@ ngx_http_s3_status_list(ngx_http_request_t *r, ngx_s3_zone_t *zone,
     rc = ngx_http_s3_status_wait(r);
 
     if (rc == NGX_DONE) {
-        ngx_post_event(&list->event, &ngx_posted_next_events);
+        ngx_http_s3_list_go_on(list);
     }
 
     return rc;
@@ -177,6 +184,7 @@ ngx_http_s3_list_create(ngx_http_request_t *r, ngx_s3_zone_t *zone,
     cln->handler = ngx_http_s3_list_cleanup;
     cln->data = list;
 
+    list->ident = -1;
     list->request = r;
     list->zone = zone;
 
@@ -258,13 +266,24 @@ ngx_http_s3_list_handler(ngx_event_t *ev)
     rc = ngx_http_s3_list_turn(list);
 
     if (rc == NGX_AGAIN) {
-        ngx_post_event(ev, &ngx_posted_next_events);
+        ngx_http_s3_list_go_on(list);
         return;
     }
 
     ngx_http_finalize_request(r, ngx_http_s3_list_reply(list, rc));
 
     ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_s3_list_go_on(ngx_http_s3_list_t *list)
+{
+    ngx_post_event(&list->event, &ngx_posted_next_events);
+
+    if (!list->event.timer_set) {
+        ngx_add_timer(&list->event, NGX_HTTP_S3_LIST_HOLD);
+    }
 }
 
 
@@ -364,6 +383,10 @@ ngx_http_s3_list_cleanup(void *data)
 
     if (list->event.posted) {
         ngx_delete_posted_event(&list->event);
+    }
+
+    if (list->event.timer_set) {
+        ngx_del_timer(&list->event);
     }
 
     if (list->records) {

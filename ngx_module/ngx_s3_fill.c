@@ -557,7 +557,16 @@ ngx_s3_transfer_silent(ngx_s3_transfer_t *t)
 void
 ngx_s3_fill_squeeze(ngx_s3_transfer_t *t)
 {
-    if (ngx_s3_fill_closable(t)) {
-        ngx_s3_fill_close(t);
+    if (!ngx_s3_fill_closable(t)) {
+        return;
     }
+
+    /* a block that is lent is counted no more once S3 has the part: who is
+       silent has to come for it to be returned */
+
+    if (t->part->last->loans) {
+        t->starved = 1;
+    }
+
+    ngx_s3_fill_close(t);
 }

@@ -187,3 +187,17 @@ subtest 'a worker that dies with many' => sub {
     cmp_ok(max(@reaped), '<=', PAGE, 'in pages');
     is(sum0(@looked) - sum0(@reaped), $slots, 'in one walk through the slots');
 };
+
+subtest 'a worker that leaves answers before' => sub {
+    my $list = $t->raw($n->port);
+    my $from = length $n->log;
+    $list->send("GET /transfers/?state=active HTTP/1.1\r\n");
+    ok((wait_for { substr($n->log, $from) =~ /http request line: "GET/ }),
+        'half of a request');
+    kill 'QUIT', $n->pid;
+    ok((wait_for { substr($n->log, $from) =~ /gracefully shutting down/ }),
+        'it is to leave');
+    $list->send("Host: a\r\n\r\n");
+    is(($list->response(10) || {})->{status}, 200, 'a list in many turns');
+    $n->quit;
+};
