@@ -7,14 +7,13 @@
 #define NGX_HTTP_S3_PLACE_FIRST  4096
 #define NGX_HTTP_S3_PLACE_WHOLE  16384
 
-
-static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r);
 /* bytes of an HTTP/2 window: with fewer a client may wait for more, since it
    pads its frames, or sends whole ones; RFC 9113, 4.2 and 6.1 */
 
 #define NGX_HTTP_S3_PLACE_FRAME  16384
 
 
+static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
