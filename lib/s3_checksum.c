@@ -1,4 +1,5 @@
 #include "s3_checksum.h"
+#include "s3_hash.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -162,9 +163,14 @@ s3_sha256_destroy(s3_sha256_t *h)
 int
 s3_sha256(const void *p, size_t len, char out[65])
 {
-    unsigned char  digest[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX     *md;
+    unsigned char   digest[S3_HASH_LEN];
 
-    if (EVP_Digest(p, len, digest, NULL, EVP_sha256(), NULL) != 1) {
+    md = s3_hash_begin();
+
+    if (md == NULL || EVP_DigestUpdate(md, p, len) != 1
+        || s3_hash_end(md, digest) != S3_OK)
+    {
         return s3_checksum_result(0);
     }
 

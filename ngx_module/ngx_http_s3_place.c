@@ -13,7 +13,9 @@
 #define NGX_HTTP_S3_PLACE_FRAME  16384
 
 
-static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r,
+    ngx_s3_transfer_t *t);
+static ngx_uint_t ngx_http_s3_place_alone(void);
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
@@ -27,7 +29,7 @@ static size_t                     ngx_http_s3_place_size;
 
 
 ngx_int_t
-ngx_http_s3_place_begin(ngx_http_request_t *r,
+ngx_http_s3_place_begin(ngx_http_request_t *r, ngx_s3_transfer_t *t,
     ngx_http_client_body_handler_pt handler)
 {
     ngx_int_t                  rc;
@@ -35,7 +37,7 @@ ngx_http_s3_place_begin(ngx_http_request_t *r,
 
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
-    if (ngx_http_s3_place_worth(r)
+    if (ngx_http_s3_place_worth(r, t)
         && clcf->client_body_buffer_size > NGX_HTTP_S3_PLACE_FIRST)
     {
         ngx_http_s3_place_conf = clcf;
@@ -67,7 +69,7 @@ ngx_http_s3_place_begun(void)
    first bytes decide where the next ones go */
 
 static ngx_uint_t
-ngx_http_s3_place_worth(ngx_http_request_t *r)
+ngx_http_s3_place_worth(ngx_http_request_t *r, ngx_s3_transfer_t *t)
 {
 #if (NGX_HTTP_V2)
 
@@ -77,11 +79,22 @@ ngx_http_s3_place_worth(ngx_http_request_t *r)
 
 #endif
 
-    return r->http_version < NGX_HTTP_VERSION_20
+    return t->conf->zero_copy
+           && r->http_version < NGX_HTTP_VERSION_20
            && !r->headers_in.chunked
            && r->headers_in.content_length_n > NGX_HTTP_S3_PLACE_WHOLE
-           && ngx_http_top_request_body_filter
-              == ngx_http_request_body_save_filter;
+           && ngx_http_s3_place_alone();
+}
+
+
+/* Only what nginx itself made of the buffer is looked at, so another filter of
+   request bodies, which could keep such bytes, forbids it. */
+
+static ngx_uint_t
+ngx_http_s3_place_alone(void)
+{
+    return ngx_http_top_request_body_filter
+           == ngx_http_request_body_save_filter;
 }
 
 
@@ -146,11 +159,7 @@ ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
 }
 
 
-/*
- * Only what nginx itself made of the buffer is looked at, so another filter of
- * request bodies, which could keep such bytes, forbids it. At the end of a body
- * the buffer may hold the beginning of a next request.
- */
+/* At the end of a body the buffer may hold the beginning of a next request. */
 
 static ngx_uint_t
 ngx_http_s3_place_allowed(ngx_http_request_t *r, ngx_http_s3_place_t *place)
@@ -164,8 +173,7 @@ ngx_http_s3_place_allowed(ngx_http_request_t *r, ngx_http_s3_place_t *place)
         || rb->rest == 0
         || rb->bufs != NULL
         || rb->buf->pos != rb->buf->last
-        || ngx_http_top_request_body_filter
-           != ngx_http_request_body_save_filter)
+        || !ngx_http_s3_place_alone())
     {
         return 0;
     }

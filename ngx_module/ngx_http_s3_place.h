@@ -28,8 +28,9 @@ typedef struct {
 
 /* As ngx_http_read_client_request_body(), which reads by itself before anybody
    can choose where: into a small buffer, so that little is copied, where what
-   follows goes to blocks. The handler calls ngx_http_s3_place_begun() first. */
-ngx_int_t ngx_http_s3_place_begin(ngx_http_request_t *r,
+   follows goes to blocks of t. The handler calls ngx_http_s3_place_begun()
+   first. */
+ngx_int_t ngx_http_s3_place_begin(ngx_http_request_t *r, ngx_s3_transfer_t *t,
     ngx_http_client_body_handler_pt handler);
 void ngx_http_s3_place_begun(void);
 

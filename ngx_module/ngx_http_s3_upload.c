@@ -274,9 +274,7 @@ ngx_http_s3_upload_read_body(ngx_http_request_t *r)
 
     r->request_body_no_buffering = 1;
 
-    rc = ctx->transfer->conf->zero_copy
-         ? ngx_http_s3_place_begin(r, ngx_http_s3_upload_body)
-         : ngx_http_read_client_request_body(r, ngx_http_s3_upload_body);
+    rc = ngx_http_s3_place_begin(r, ctx->transfer, ngx_http_s3_upload_body);
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
 

@@ -14,6 +14,7 @@ static ngx_int_t ngx_s3_fill_wait(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_buf(ngx_s3_transfer_t *t, ngx_buf_t *b);
 static ngx_int_t ngx_s3_fill_room(ngx_s3_transfer_t *t);
 static ngx_uint_t ngx_s3_fill_closable(ngx_s3_transfer_t *t);
+static ngx_uint_t ngx_s3_fill_due(ngx_s3_transfer_t *t);
 static void ngx_s3_fill_close(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_next_part(ngx_s3_transfer_t *t);
 static uint64_t ngx_s3_fill_spare(ngx_s3_transfer_t *t);
@@ -233,10 +234,7 @@ ngx_s3_transfer_feed(ngx_s3_transfer_t *t, ngx_chain_t *in)
             return rc;
         }
 
-        if (t->part && ngx_s3_part_room(t->part) == 0
-            && ngx_s3_pool_wanted(t->conf->pool)
-            && ngx_s3_fill_closable(t))
-        {
+        if (t->part && ngx_s3_part_room(t->part) == 0 && ngx_s3_fill_due(t)) {
             ngx_s3_fill_close(t);
 
             if (t->done) {
@@ -277,7 +275,7 @@ ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p)
 
     if (ngx_s3_part_room(part) == 0
         && (t->share.reserved == t->share.taken
-            || (ngx_s3_pool_wanted(t->conf->pool) && ngx_s3_fill_closable(t))
+            || ngx_s3_fill_due(t)
             || ngx_s3_part_grow(t, part) != NGX_OK))
     {
         return 0;
@@ -403,6 +401,15 @@ ngx_s3_fill_closable(ngx_s3_transfer_t *t)
 
     return part && t->received != (uint64_t) t->plan.total
            && s3_plan_may_close(&t->plan, part->planned, part->size);
+}
+
+
+/* whether it is to be sent at the end of a block, since others wait */
+
+static ngx_uint_t
+ngx_s3_fill_due(ngx_s3_transfer_t *t)
+{
+    return ngx_s3_pool_wanted(t->conf->pool) && ngx_s3_fill_closable(t);
 }
 
 
