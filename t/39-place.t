@@ -197,7 +197,7 @@ subtest 'a request behind the last chunk' => sub {
 subtest 'a part is sent again' => sub {
     my $d = data(2 * PART + 1000);
     my $body = read_file($d->{path});
-    my @parts = map { sha256_hex(substr $body, $_ * PART, PART) } 0 .. 2;
+    my @whole = map { sha256_hex(substr $body, $_ * PART, PART) } 0 .. 2;
 
     for my $case ([ 'length' ], [ 'chunked', chunked => 1 ],
         [ 'h2', h2 => 1 ])
@@ -215,9 +215,9 @@ subtest 'a part is sent again' => sub {
             my %sum = map { $_->{query}{partNumber} => $_->{sha256} }
                 grep { $_->{whole} } @tries;
             my @sums = @sum{1 .. 3};
+            my @parts = @whole;
             if ($form eq 'chunked') {
                 # these may be some bytes shorter
-                my $length = 0;
                 my %whole = map { $_->{query}{partNumber} => $_ }
                     grep { $_->{whole} } @tries;
                 my $pos = 0;
@@ -229,13 +229,13 @@ subtest 'a part is sent again' => sub {
                 is($pos, length $body, 'all bytes');
             }
             is_deeply(\@sums, \@parts, 'SHA-256 of what S3 got in the end');
-            @parts = map { sha256_hex(substr $body, $_ * PART, PART) } 0 .. 2;
         }
     }
 };
 
-subtest 'a block that is lent is nobody else\'s' => sub {
-    my $m = $t->nginx(<<'EOC');
+# memory for two parts and what is kept back, so that a third upload needs what
+# others have
+my $narrow = <<'EOC';
 %%MAIN%%
 http {
     %%HTTP%%
@@ -248,17 +248,25 @@ http {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
         location /lent/ { %%S3%% s3_upload; }
+        location /silent/ { %%NULL%%; s3_upload; }
         location /transfers/ { s3_status; }
     }
 }
 EOC
-    my $came = sub {
-        my ($id, $bytes) = @_;
-        return wait_for {
-            (curl($m->url("/transfers/$id"))->{json}{bytesTransferred} || 0)
-                == $bytes
-        };
+my $null = S3T::Null->new($t->dir);
+$t->token(NULL => $endpoint . $null->url);
+
+# so many bytes of the transfer
+sub came {
+    my ($n, $id, $bytes) = @_;
+    return wait_for {
+        (curl($n->url("/transfers/$id"))->{json}{bytesTransferred} || 0)
+            == $bytes
     };
+}
+
+subtest 'a block that is lent is nobody else\'s' => sub {
+    my $m = $t->nginx($narrow);
     my $go = $t->dir . '/go';
     my ($first, $last) = (data(PART + 200_000), data(300_000));
     my ($id, $last_id, @ids) = map { "place-lent-00000$_" } 1 .. 4;
@@ -266,14 +274,14 @@ EOC
     # what it has makes a part, and its window ends in that part's last block
     my $h2 = h2_start($m->port('h2'), "/lent/first?id=$id", $first,
         length => PART + 200_000, hold => PART + 100_000, until => $go);
-    ok($came->($id, PART + 100_000), 'the first is silent');
+    ok(came($m, $id, PART + 100_000), 'the first is silent');
 
     # two more, for which that part has to be sent
     my @c = map { $t->raw($m->port) } @ids;
     for (0, 1) {
         $c[$_]->send("PUT /lent/$_?id=$ids[$_] HTTP/1.1\r\nHost: t\r\n"
             . "Content-Length: 100000000\r\n\r\nx");
-        ok($came->($ids[$_], 1), 'others come');
+        ok(came($m, $ids[$_], 1), 'others come');
     }
     ok((wait_for { curl($m->url("/transfers/$id"))->{json}{partsStored} }),
         'what the first had is stored');
@@ -283,7 +291,7 @@ EOC
     my $c = $t->raw($m->port);
     $c->send("PUT /lent/last?id=$last_id HTTP/1.1\r\nHost: t\r\n"
         . "Content-Length: 300000\r\n\r\n" . substr $body, 0, 250_000);
-    ok($came->($last_id, 250_000), 'one that takes memory');
+    ok(came($m, $last_id, 250_000), 'one that takes memory');
 
     write_file($go, '');
     is(h2_wait($h2)->{status}, 201, 'the first goes on');
@@ -297,33 +305,14 @@ EOC
 # Of each one a part is sent early, and S3 has it: what they have then is not
 # counted any more, so it must not grow with them.
 subtest 'those that are silent give their blocks back' => sub {
-    my $null = S3T::Null->new($t->dir);
-    $t->token(NULL => $endpoint . $null->url);
-    my $m = $t->nginx(<<'EOC');
-%%MAIN%%
-http {
-    %%HTTP%%
-    s3_memory 17m;
-    s3_part_size 6m;
-    s3_window 12m;
-    s3_transfer_id $arg_id;
-    server {
-        listen 127.0.0.1:%%PORT%%;
-        location /silent/ { %%NULL%%; s3_upload; }
-        location /transfers/ { s3_status; }
-    }
-}
-EOC
+    my $m = $t->nginx($narrow);
     my ($body, @c) = 'x' x (21 * BLOCK - 100);
     my $silent = sub {
         my $id = sprintf 'place-silent-%05d', scalar @c;
         push @c, $t->raw($m->port);
         $c[-1]->send("PUT /silent/$#c?id=$id HTTP/1.1\r\nHost: t\r\n"
             . "Content-Length: 100000000\r\n\r\n$body");
-        return wait_for {
-            (curl($m->url("/transfers/$id"))->{json}{bytesTransferred} || 0)
-                == length $body
-        };
+        return came($m, $id, length $body);
     };
     my $anon = sub {
         my ($pid) = $m->workers;
