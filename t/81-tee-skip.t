@@ -125,7 +125,7 @@ sub both {
             . "&$query"), %o)
     } qw/ tee bare /;
     # (curl has the head of HEAD in the place of a body)
-    s/^Date:.*\n//mg for map { $_->{body} } $tee, $bare;
+    $_->{body} =~ s/^Date:.*\n//mg for $tee, $bare;
     return { id => $id, line => logged($n, $id), tee => $tee, bare => $bare,
         counted => counted($before, not_captured($n)) };
 }
