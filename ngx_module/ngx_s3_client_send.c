@@ -47,7 +47,7 @@ ngx_s3_client_write_handler(ngx_s3_conn_t *sc)
 
 
 /* Nobody is told of an end from here: what goes wrong will go wrong again when
-   the connection's handler goes on from the cursor. */
+   the connection's handler goes on from the cursor, or was not for ever. */
 
 void
 ngx_s3_client_write_ahead(ngx_s3_client_t *cl)
@@ -158,9 +158,7 @@ ngx_s3_client_send(ngx_s3_client_t *cl)
 
         rest = c->send_chain(c, chain, 0);
 
-        if (rest == NGX_CHAIN_ERROR) {
-            return NGX_ERROR;
-        }
+        /* also what went out before an error: S3 may have it */
 
         n = 0;
 
@@ -170,6 +168,10 @@ ngx_s3_client_send(ngx_s3_client_t *cl)
 
         ngx_s3_client_advance(cl, n);
         taken += n;
+
+        if (rest == NGX_CHAIN_ERROR) {
+            return NGX_ERROR;
+        }
 
         if (rest || c->buffered) {
             return NGX_AGAIN;

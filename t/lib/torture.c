@@ -31,6 +31,7 @@
 
 #define TORTURE_FDS     4096
 #define TORTURE_FRAMES  64
+#define TORTURE_IOVS    64
 #define TORTURE_PLACES  16384        /* a power of two */
 #define TORTURE_DEPTH   12           /* frames that tell a place from another */
 #define TORTURE_TEXT    3968
@@ -53,7 +54,9 @@ enum {
     TORTURE_SHORT,                   /* one byte */
     TORTURE_AGAIN,
     TORTURE_EOF,
-    TORTURE_PLACE                    /* counts places, see torture_new_place */
+    TORTURE_PLACE,                   /* counts places, see torture_new_place */
+    TORTURE_CUT                      /* of a send: half of it, and then an
+                                        error: two in a row are to fail */
 };
 
 
@@ -496,7 +499,7 @@ torture_again(int fd)
 }
 
 
-/* what fails at once; 1: do it with one byte */
+/* what fails at once; 1: do it with one byte, or with half of them */
 
 static ssize_t
 torture_fault(int fd, int error)
@@ -506,6 +509,15 @@ torture_fault(int fd, int error)
     case TORTURE_SHORT:
         torture_again(fd);
         return 1;
+
+    case TORTURE_CUT:
+
+        if (torture->fired == 1) {
+            return 1;
+        }
+
+        errno = error;
+        return -1;
 
     case TORTURE_AGAIN:
         torture_again(fd);
@@ -570,6 +582,15 @@ read(int fd, void *buf, size_t len)
 }
 
 
+/* of len bytes those that are sent */
+
+static size_t
+torture_some(size_t len)
+{
+    return torture->mode == TORTURE_CUT ? (len + 1) / 2 : len != 0;
+}
+
+
 ssize_t
 send(int fd, const void *buf, size_t len, int flags)
 {
@@ -579,7 +600,7 @@ send(int fd, const void *buf, size_t len, int flags)
 
     if (torture_fails(TORTURE_SEND)) {
         n = torture_fault(fd, EPIPE);
-        return n == 1 ? call(fd, buf, len ? 1 : 0, flags) : n;
+        return n == 1 ? call(fd, buf, torture_some(len), flags) : n;
     }
 
     return call(fd, buf, len, flags);
@@ -589,7 +610,10 @@ send(int fd, const void *buf, size_t len, int flags)
 ssize_t
 writev(int fd, const struct iovec *iov, int n)
 {
-    ssize_t  rc;
+    int           i;
+    size_t        left;
+    ssize_t       rc;
+    struct iovec  some[TORTURE_IOVS];
 
     real(writev);
 
@@ -600,12 +624,23 @@ writev(int fd, const struct iovec *iov, int n)
             return rc;
         }
 
-        while (n > 1 && iov->iov_len == 0) {
-            iov++;
-            n--;
+        for (i = 0, left = 0; i < n; i++) {
+            left += iov[i].iov_len;
         }
 
-        return send(fd, iov->iov_base, iov->iov_len ? 1 : 0, 0);
+        left = torture_some(left);
+
+        for (i = 0; i < n && i < TORTURE_IOVS && left; i++) {
+            some[i] = iov[i];
+
+            if (some[i].iov_len > left) {
+                some[i].iov_len = left;
+            }
+
+            left -= some[i].iov_len;
+        }
+
+        return call(fd, some, i);
     }
 
     return call(fd, iov, n);
@@ -621,7 +656,7 @@ write(int fd, const void *buf, size_t len)
 
     if (torture_socket(fd) && torture_fails(TORTURE_SEND)) {
         n = torture_fault(fd, EPIPE);
-        return n == 1 ? call(fd, buf, len ? 1 : 0) : n;
+        return n == 1 ? call(fd, buf, torture_some(len)) : n;
     }
 
     return call(fd, buf, len);

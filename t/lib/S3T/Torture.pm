@@ -24,7 +24,7 @@ our @EXPORT_OK = qw/ talk /;
 
 my %OP = (off => 0, alloc => 1, connect => 2, recv => 3, send => 4,
     socket => 5, epoll => 6, mmap => 7);
-my %MODE = (error => 0, short => 1, again => 2, eof => 3, place => 4);
+my %MODE = (error => 0, short => 1, again => 2, eof => 3, place => 4, cut => 5);
 
 use constant SIZE => 56 + 3968;
 
@@ -48,8 +48,9 @@ sub _at {
     syswrite $s->{fh}, $bytes;
 }
 
-# mode: error, short (one byte), again (EAGAIN), eof; place, for alloc: the N-th
-# place in the code that allocates, with its callers.
+# mode: error, short (one byte), again (EAGAIN), eof; cut, for send and with
+# times => 2: half of it, then an error; place, for alloc: the N-th place in the
+# code that allocates, with its callers.
 # pid: of the only worker that is meant, less than 0: of the only one that is
 # not
 sub fail {
