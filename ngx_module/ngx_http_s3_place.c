@@ -104,6 +104,7 @@ ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
 {
     size_t          granted, least;
     ngx_buf_t      *b;
+    ngx_uint_t      keeps;
     ngx_s3_loan_t   loan;
 
     if (!ngx_http_s3_place_allowed(r, place)) {
@@ -119,16 +120,18 @@ ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
 
     granted = ngx_http_s3_place_granted(r);
     least = granted;
+    keeps = 0;
 
 #if (NGX_HTTP_V2)
 
     if (r->stream) {
         least = ngx_max(granted, NGX_HTTP_S3_PLACE_FRAME);
+        keeps = 1;
     }
 
 #endif
 
-    if (ngx_s3_transfer_lend(t, &loan) == NGX_OK) {
+    if (ngx_s3_transfer_lend(t, keeps, &loan) == NGX_OK) {
 
         if ((size_t) (loan.end - loan.pos) >= least) {
             ngx_http_s3_place_point(b, loan.pos, loan.end);

@@ -288,7 +288,8 @@ ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p)
 
 
 ngx_int_t
-ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_s3_loan_t *loan)
+ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_uint_t keeps,
+    ngx_s3_loan_t *loan)
 {
     size_t   size;
     u_char  *p;
@@ -299,9 +300,7 @@ ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_s3_loan_t *loan)
         return NGX_DECLINED;
     }
 
-    ngx_s3_pool_lend(t->conf->pool, t->part->last, p, size, loan);
-
-    return NGX_OK;
+    return ngx_s3_pool_lend(t->conf->pool, t->part->last, p, size, keeps, loan);
 }
 
 
@@ -568,8 +567,8 @@ ngx_s3_fill_squeeze(ngx_s3_transfer_t *t)
         return;
     }
 
-    /* a block that is lent is counted no more once S3 has the part: who is
-       silent has to come for it to be returned */
+    /* a block that is lent stays reserved when S3 has the part: who is silent
+       has to come for it to be returned, where that is possible */
 
     if (t->part->last->loans) {
         t->starved = 1;

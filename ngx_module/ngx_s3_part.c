@@ -169,8 +169,7 @@ ngx_s3_part_seal(ngx_s3_part_t *part)
 void
 ngx_s3_part_free(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
 {
-    ngx_s3_pool_give(t->conf->pool, part->blocks);
-    ngx_s3_pool_release(t->conf->pool, part->reserved);
+    ngx_s3_pool_give(t->conf->pool, part->blocks, part->reserved);
 
     t->kept -= part->reserved;
 

@@ -197,22 +197,6 @@ ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 }
 
 
-void
-ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks)
-{
-    if (blocks == 0) {
-        return;
-    }
-
-    pool->coming -= blocks;
-    pool->came = ngx_current_msec;
-
-    ngx_s3_pool_count(pool, -(ngx_int_t) blocks);
-
-    ngx_s3_pool_post(pool);
-}
-
-
 /* so that nobody is woken inside of somebody else's call */
 
 static void
@@ -587,9 +571,17 @@ ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos)
 
 
 void
-ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks)
+ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks,
+    ngx_uint_t taken)
 {
+    ngx_uint_t       back;
     ngx_s3_block_t  *b;
+
+    if (taken == 0) {
+        return;
+    }
+
+    back = taken;
 
     while (blocks) {
         b = blocks;
@@ -597,11 +589,19 @@ ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks)
 
         if (b->loans) {
             b->given = 1;
+            back--;
 
         } else {
             ngx_s3_block_idle(pool, b);
         }
     }
+
+    pool->coming -= taken;
+    pool->came = ngx_current_msec;
+
+    ngx_s3_pool_count(pool, -(ngx_int_t) back);
+
+    ngx_s3_pool_post(pool);
 }
 
 
@@ -619,22 +619,35 @@ ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b)
 }
 
 
-void
+ngx_int_t
 ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block, u_char *pos,
-    size_t size, ngx_s3_loan_t *loan)
+    size_t size, ngx_uint_t keeps, ngx_s3_loan_t *loan)
 {
+    if (keeps && !block->keeps) {
+
+        if (pool->keeping >= ngx_s3_pool_keepable(pool)) {
+            return NGX_DECLINED;
+        }
+
+        block->keeps = 1;
+        pool->keeping++;
+    }
+
     block->loans++;
 
     loan->pool = pool;
     loan->block = block;
     loan->pos = pos;
     loan->end = pos + size;
+
+    return NGX_OK;
 }
 
 
 void
 ngx_s3_pool_return(ngx_s3_loan_t *loan)
 {
+    ngx_s3_pool_t   *pool;
     ngx_s3_block_t  *b;
 
     b = loan->block;
@@ -643,11 +656,24 @@ ngx_s3_pool_return(ngx_s3_loan_t *loan)
         return;
     }
 
+    pool = loan->pool;
     loan->block = NULL;
 
-    if (--b->loans == 0 && b->given) {
+    if (--b->loans) {
+        return;
+    }
+
+    if (b->keeps) {
+        b->keeps = 0;
+        pool->keeping--;
+    }
+
+    if (b->given) {
         b->given = 0;
-        ngx_s3_block_idle(loan->pool, b);
+        ngx_s3_block_idle(pool, b);
+
+        ngx_s3_pool_count(pool, -1);
+        ngx_s3_pool_post(pool);
     }
 }
 

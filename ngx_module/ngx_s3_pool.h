@@ -35,6 +35,13 @@
 /* ms without bytes before a source has to give back */
 #define NGX_S3_POOL_SILENCE  20
 
+/* Of the blocks but for the margin, how many may be lent to sources that keep
+   them. Such a source may itself stand in line, for as long as it takes; no part
+   is larger than half of a window, so that any finds room beside them all. */
+
+#define ngx_s3_pool_keepable(pool)                                           \
+    (((pool)->limit - NGX_S3_POOL_MARGIN) / 4)
+
 /* blocks that hold size bytes */
 
 #define ngx_s3_blocks(size)                                                  \
@@ -65,6 +72,8 @@ struct ngx_s3_block_s {
     ngx_uint_t       loans;          /* somebody may write to it, outside of
                                         what a part has there */
     unsigned         given:1;        /* back to the pool, once no loan is left
+                                        */
+    unsigned         keeps:1;        /* who has the loan, see ngx_s3_pool_lend()
                                         */
 };
 
@@ -121,6 +130,8 @@ struct ngx_s3_pool_s {
     ngx_uint_t       coming;         /* of them, in parts that are whole and
                                         come free when S3 has them */
     ngx_msec_t       came;           /* when some did, ngx_current_msec */
+    ngx_uint_t       keeping;        /* blocks that are lent for as long as a
+                                        source likes */
     ngx_uint_t       nfree;
     ngx_s3_block_t  *free;
     ngx_queue_t      halfway;        /* in line, in the middle of a part */
@@ -170,12 +181,8 @@ void ngx_s3_pool_moves(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
 
 /* Ends the share of a part: it leaves the line and gives back what it has not
    taken. Returns the blocks that it took; they stay reserved until they are
-   released. */
+   given back. */
 ngx_uint_t ngx_s3_pool_leave(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
-
-/* gives the blocks of a part back that ngx_s3_pool_leave() returned, after
-   ngx_s3_pool_give() */
-void ngx_s3_pool_release(ngx_s3_pool_t *pool, ngx_uint_t blocks);
 
 /* an empty block of a share that has one reserved; NULL: the system has no
    memory. The contents are what they were. */
@@ -185,13 +192,19 @@ ngx_s3_block_t *ngx_s3_pool_take(ngx_s3_pool_t *pool, ngx_s3_share_t *share);
    memory, nothing has changed. */
 ngx_int_t ngx_s3_block_skip(ngx_s3_block_t *b, u_char *pos);
 
-/* A list of blocks back to the pool. One that is lent comes there when it is
-   returned: nobody else gets it before. */
-void ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks);
+/* Gives the blocks of a part back, a list of so many as ngx_s3_pool_leave()
+   returned. One that is lent comes back when it is returned: nobody else gets
+   it before, and it stays reserved. */
+void ngx_s3_pool_give(ngx_s3_pool_t *pool, ngx_s3_block_t *blocks,
+    ngx_uint_t taken);
 
-/* lends size bytes from pos on, which are in the block; loan is empty */
-void ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block, u_char *pos,
-    size_t size, ngx_s3_loan_t *loan);
+/*
+ * Lends size bytes from pos on, which are in the block; loan is empty. keeps:
+ * who has it may not be able to return it when its part is sent. NGX_DECLINED:
+ * enough is lent to such.
+ */
+ngx_int_t ngx_s3_pool_lend(ngx_s3_pool_t *pool, ngx_s3_block_t *block,
+    u_char *pos, size_t size, ngx_uint_t keeps, ngx_s3_loan_t *loan);
 
 /* nothing is written there any more; an empty loan is none */
 void ngx_s3_pool_return(ngx_s3_loan_t *loan);

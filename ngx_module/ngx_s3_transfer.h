@@ -232,9 +232,12 @@ size_t ngx_s3_transfer_room(ngx_s3_transfer_t *t, u_char **p);
  * The same memory for a source that receives there later: it stays what it is
  * until the loan, empty before, is returned, whatever becomes of the transfer.
  * Bytes that are fed from there and lie elsewhere than the next ones go are
- * moved. NGX_DECLINED: there is none now, nothing is lent.
+ * moved. keeps: the source may be unable to return it when RESUME comes, so that
+ * it may stay counted when nothing of t is. NGX_DECLINED: there is none now,
+ * nothing is lent.
  */
-ngx_int_t ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_s3_loan_t *loan);
+ngx_int_t ngx_s3_transfer_lend(ngx_s3_transfer_t *t, ngx_uint_t keeps,
+    ngx_s3_loan_t *loan);
 
 /* The source has no more bytes at the moment: memory that it does not use may
    be lent to others until it is fed again. */

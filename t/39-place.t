@@ -265,6 +265,16 @@ sub came {
     };
 }
 
+# all transfers together
+sub uses {
+    my ($n, $blocks, $name) = @_;
+    my $used;
+    ok((wait_for {
+        $used = curl($n->url('/transfers/'))->{json}{totals}{memoryUsed};
+        $used == $blocks * BLOCK;
+    }), "$name: $blocks blocks") or diag $used / BLOCK;
+}
+
 subtest 'a block that is lent is nobody else\'s' => sub {
     my $m = $t->nginx($narrow);
     my $go = $t->dir . '/go';
@@ -302,8 +312,8 @@ subtest 'a block that is lent is nobody else\'s' => sub {
     $_->close for @c;
 };
 
-# Of each one a part is sent early, and S3 has it: what they have then is not
-# counted any more, so it must not grow with them.
+# Of each one a part is sent early, and S3 has it: what they have then they have
+# to give back, so it must not grow with them.
 subtest 'those that are silent give their blocks back' => sub {
     my $m = $t->nginx($narrow);
     my ($body, @c) = 'x' x (21 * BLOCK - 100);
@@ -319,6 +329,7 @@ subtest 'those that are silent give their blocks back' => sub {
         return (read_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m)[0];
     };
     is(scalar(grep { $silent->() } 1 .. 10), 10, 'ten are silent');
+    uses($m, 2 * 24, 'two have a part, the others nothing');
     my $before = $anon->();
     is(scalar(grep { $silent->() } 1 .. 40), 40, 'forty more');
     SKIP: {
@@ -326,6 +337,64 @@ subtest 'those that are silent give their blocks back' => sub {
         cmp_ok($anon->() - $before, '<', 5 * 1024, 'in the same memory, KiB');
     }
     $_->close for @c;
+    $m->quit;
+};
+
+# Over HTTP/2 they keep it, since the client may send at any time what its window
+# allows: a block each, of a quarter of s3_memory but for what is kept back.
+subtest 'what HTTP/2 clients keep is counted' => sub {
+    my $m = $t->nginx($narrow);
+    my $go = $t->dir . '/go-on';
+    my $d = data(PART + 200_000);
+    my $silent = sub {
+        my ($id, $count, $file) = @_;
+        my $h2 = h2_start($m->port('h2'), "/silent/$id?id=place-$id-0", $d,
+            length => $d->{size}, hold => PART + 100_000, until => $file,
+            also => $count - 1);
+        my $last = "place-$id-0" . ($count > 1 ? '-' . ($count - 1) : '');
+        ok(came($m, $last, PART + 100_000), "$count are silent");
+        return $h2;
+    };
+    my $put = sub {
+        my ($id, $bytes) = @_;
+        my $c = $t->raw($m->port);
+        $c->send("PUT /silent/$id?id=place-$id HTTP/1.1\r\nHost: t\r\n"
+            . "Content-Length: 100000000\r\n\r\n" . 'x' x $bytes);
+        return $c;
+    };
+
+    # two for which all of it has to be sent, and which leave then
+    my $squeeze = sub {
+        my @c = map { $put->("$_[0]-$_", 1) } 0, 1;
+        ok(came($m, "place-$_[0]-$_", 1), 'others come') for 0, 1;
+        $_->close for @c;
+    };
+
+    my @h2 = ($silent->('counted-1', 4, "$go-never"),
+        $silent->('counted-2', 10, $go));
+    $squeeze->('squeezed-1');
+    uses($m, 12, 'twelve keep one, of two it is nginx that has the window');
+
+    # what one has that cannot be sent yet, and nothing for the other
+    my @c = $put->('counted-40', 19 * BLOCK - 100);
+    ok(came($m, 'place-counted-40', 19 * BLOCK - 100), 'one that cannot be sent');
+    push @c, $put->('counted-50', 1);
+    uses($m, 12 + 19, 'another one waits');
+    end_child($h2[0]{pid});
+    ok(came($m, 'place-counted-50', 1), 'until four of the twelve leave');
+
+    write_file($go, '');
+    my $r = h2_wait($h2[1]);
+    is_deeply([ $r->{status}, @{$r->{others}} ], [ (201) x 10 ],
+        'all others go on');
+    $_->close for @c;
+    uses($m, 0, 'all of it came back');
+
+    my $again = $silent->('counted-6', 1, "$go-never");
+    $squeeze->('squeezed-2');
+    uses($m, 1, 'and can be kept again');
+    end_child($again->{pid});
+    uses($m, 0, 'until it leaves');
     $m->quit;
 };
 
