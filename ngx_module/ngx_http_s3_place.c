@@ -1,4 +1,5 @@
 #include "ngx_http_s3_place.h"
+#include "ngx_s3_tls_ahead.h"
 
 
 /* of the buffer of the first read, and of bodies that are read whole by it: for
@@ -12,15 +13,27 @@
 
 #define NGX_HTTP_S3_PLACE_FRAME  16384
 
+/* bytes of chunks that are read at a time, however small these are */
+
+#define NGX_HTTP_S3_PLACE_WIDE   65536
+
 
 static ngx_uint_t ngx_http_s3_place_worth(ngx_http_request_t *r,
     ngx_s3_transfer_t *t);
 static ngx_uint_t ngx_http_s3_place_alone(void);
+static ngx_int_t ngx_http_s3_place_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+static ngx_int_t ngx_http_s3_place_pipelined(ngx_http_request_t *r);
+static size_t ngx_http_s3_place_wide(ngx_http_request_t *r, size_t size);
+static void ngx_http_s3_place_ahead(ngx_http_request_t *r, size_t size);
+static ngx_uint_t ngx_http_s3_place_sealed(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
 static void ngx_http_s3_place_point(ngx_buf_t *b, u_char *start, u_char *end);
 
+
+static ngx_http_request_body_filter_pt  ngx_http_s3_place_next_filter;
 
 /* the location's client_body_buffer_size while nginx makes its buffer */
 
@@ -93,8 +106,90 @@ ngx_http_s3_place_worth(ngx_http_request_t *r, ngx_s3_transfer_t *t)
 static ngx_uint_t
 ngx_http_s3_place_alone(void)
 {
-    return ngx_http_top_request_body_filter
-           == ngx_http_request_body_save_filter;
+    return ngx_http_top_request_body_filter == ngx_http_s3_place_filter
+           && ngx_http_s3_place_next_filter
+              == ngx_http_request_body_save_filter;
+}
+
+
+void
+ngx_http_s3_place_init(void)
+{
+    ngx_http_s3_place_next_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter = ngx_http_s3_place_filter;
+}
+
+
+static ngx_int_t
+ngx_http_s3_place_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t  *cl;
+
+    if (r->headers_in.chunked && r->http_version == NGX_HTTP_VERSION_11) {
+
+        for (cl = in; cl; cl = cl->next) {
+
+            if (cl->buf->last_buf
+                && ngx_http_s3_place_pipelined(r) != NGX_OK)
+            {
+                return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            }
+        }
+    }
+
+    return ngx_http_s3_place_next_filter(r, in);
+}
+
+
+/*
+ * nginx copies what came behind a body, the beginning of a next request, to its
+ * buffer of headers. It reads a body in chunks so that this is never more than
+ * fits there; where more was read at a time (ngx_http_s3_place_wide()) it may be,
+ * and needs a buffer that is large enough.
+ */
+
+static ngx_int_t
+ngx_http_s3_place_pipelined(ngx_http_request_t *r)
+{
+    size_t                     n, size;
+    ngx_buf_t                 *b;
+    ngx_chain_t               *cl;
+    ngx_http_connection_t     *hc;
+    ngx_http_core_srv_conf_t  *cscf;
+
+    b = r->request_body->buf;
+
+    if (b == NULL || b == r->header_in) {
+        return NGX_OK;
+    }
+
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    size = cscf->large_client_header_buffers.size;
+    n = b->last - b->pos;
+
+    if (n <= size || n <= (size_t) (r->header_in->end - r->header_in->last)) {
+        return NGX_OK;
+    }
+
+    cl = ngx_alloc_chain_link(r->connection->pool);
+    b = ngx_create_temp_buf(r->connection->pool, n + size);
+
+    if (cl == NULL || b == NULL) {
+        return NGX_ERROR;
+    }
+
+    hc = r->http_connection;
+
+    cl->buf = b;
+    cl->next = hc->busy;
+
+    hc->busy = cl;
+    hc->nbusy++;
+
+    r->header_in = b;
+
+    return NGX_OK;
 }
 
 
@@ -102,7 +197,7 @@ void
 ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
     ngx_s3_transfer_t *t)
 {
-    size_t          granted, least;
+    size_t          granted, least, size;
     ngx_buf_t      *b;
     ngx_uint_t      keeps;
     ngx_s3_loan_t   loan;
@@ -134,7 +229,10 @@ ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
     if (ngx_s3_transfer_lend(t, keeps, &loan) == NGX_OK) {
 
         if ((size_t) (loan.end - loan.pos) >= least) {
-            ngx_http_s3_place_point(b, loan.pos, loan.end);
+            size = ngx_http_s3_place_wide(r, loan.end - loan.pos);
+
+            ngx_http_s3_place_point(b, loan.pos, loan.pos + size);
+            ngx_http_s3_place_ahead(r, size);
 
             ngx_s3_pool_return(&place->loan);
             place->loan = loan;
@@ -159,6 +257,62 @@ ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
     }
 
     ngx_http_s3_place_point(b, b->pos, b->end);
+}
+
+
+/* Of a body in chunks nginx reads no further than the end of a chunk, and its
+   own limit of headers, at a time. Returns how much of size bytes of room it may
+   fill at once. */
+
+static size_t
+ngx_http_s3_place_wide(ngx_http_request_t *r, size_t size)
+{
+    ngx_http_request_body_t  *rb;
+
+    rb = r->request_body;
+
+    if (!r->headers_in.chunked || r->http_version != NGX_HTTP_VERSION_11) {
+        return size;
+    }
+
+    rb->rest = ngx_max(rb->rest, NGX_HTTP_S3_PLACE_WIDE);
+
+    return (size_t) ngx_min((off_t) size, rb->rest);
+}
+
+
+static void
+ngx_http_s3_place_ahead(ngx_http_request_t *r, size_t size)
+{
+    if (ngx_http_s3_place_sealed(r)) {
+        ngx_s3_tls_ahead(r->connection,
+                         (size_t) ngx_min((off_t) size, r->request_body->rest));
+    }
+}
+
+
+ngx_int_t
+ngx_http_s3_place_received(ngx_http_request_t *r)
+{
+    return ngx_http_s3_place_sealed(r)
+           ? ngx_s3_tls_ahead_end(r->connection) : NGX_OK;
+}
+
+
+/* a TLS connection of this request's own */
+
+static ngx_uint_t
+ngx_http_s3_place_sealed(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        return 0;
+    }
+
+#endif
+
+    return r->connection->ssl != NULL;
 }
 
 

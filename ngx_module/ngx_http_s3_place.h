@@ -26,6 +26,9 @@ typedef struct {
 } ngx_http_s3_place_t;
 
 
+/* at configuration, once: a filter of request bodies */
+void ngx_http_s3_place_init(void);
+
 /* As ngx_http_read_client_request_body(), which reads by itself before anybody
    can choose where: into a small buffer, so that little is copied, where what
    follows goes to blocks of t. The handler calls ngx_http_s3_place_begun()
@@ -38,6 +41,10 @@ void ngx_http_s3_place_begun(void);
    r->request_body->bufs is consumed: chooses where it receives. */
 void ngx_http_s3_place(ngx_http_request_t *r, ngx_http_s3_place_t *place,
     ngx_s3_transfer_t *t);
+
+/* After it, before anything else. NGX_ERROR: no memory, the body cannot be read
+   on. */
+ngx_int_t ngx_http_s3_place_received(ngx_http_request_t *r);
 
 /* The body is not read any more: what is lent goes back. Safe in any state, also
    twice. */

@@ -356,6 +356,8 @@ ngx_http_s3_postconfiguration(ngx_conf_t *cf)
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
 
+    ngx_http_s3_place_init();
+
     return mcf->tee ? ngx_http_s3_tee_init(cf) : NGX_OK;
 }
 

@@ -419,6 +419,10 @@ ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 
         rc = ngx_http_s3_upload_receive(r);
 
+        if (ngx_http_s3_place_received(r) != NGX_OK) {
+            rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
         if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
             ngx_http_s3_upload_give_up(r, ctx, rc);
             return;

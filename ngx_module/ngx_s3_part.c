@@ -9,7 +9,7 @@
 /* bytes: fewer are moved, since each piece is one more to be written, and more
    of framing between two of them are not left there */
 
-#define NGX_S3_PART_PIECE  (16 * 1024)
+#define NGX_S3_PART_PIECE  4096
 #define NGX_S3_PART_HOLE   1024
 
 

@@ -40,11 +40,14 @@ http {
         ssl_certificate %%CERTS%%/server.pem;
         ssl_certificate_key %%CERTS%%/server.key;
         location /put/ { s3_upload; }
-        location /lost/ { s3_endpoint %%LOSING%%; s3_upload; }
+        location /lost/ {
+            s3_endpoint %%LOSING%%;
+            s3_zero_copy off;
+            s3_upload;
+        }
         location /tls/ {
             s3_endpoint %%NULL_TLS%%;
             s3_ssl_trusted_certificate %%CA%%;
-            s3_zero_copy off;
             s3_upload;
         }
         location /transfers/ { s3_status; }

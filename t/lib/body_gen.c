@@ -9,6 +9,7 @@
  *   --close-after N    closes after N bytes of the body; with chunked coding
  *                      the last chunk is not sent, even if N is all
  *   --reset-after N    the same, resetting the connection
+ *   --rekey            over TLS 1.3, new keys with each MiB or less
  *   --cacert F         authority that the server's certificate is held
  *                      against, else the system's
  *
@@ -51,6 +52,7 @@ typedef struct {
     uint64_t     cut;                /* size of what is sent */
     int          close;              /* the body is cut at `cut` */
     int          reset;
+    int          rekey;
 } gen_conf_t;
 
 
@@ -178,6 +180,14 @@ gen_write_body(const gen_conf_t *g, gen_conn_t *c)
             break;
         }
 
+        /* the next bytes are preceded by it */
+
+        if (g->rekey && c->conn.ssl
+            && !SSL_key_update(c->conn.ssl, SSL_KEY_UPDATE_REQUESTED))
+        {
+            body_fail("SSL_key_update");
+        }
+
         if (g->rate) {
             body_pace(from, c->sent, g->rate);
         }
@@ -296,7 +306,7 @@ gen_usage(void)
 {
     fprintf(stderr, "usage: body_gen [--chunk N] [--method M]"
             " [--header 'A: b'] [--limit-rate B]\n"
-            "  [--close-after N | --reset-after N] [--cacert F]"
+            "  [--close-after N | --reset-after N] [--rekey] [--cacert F]"
             " http[s]://HOST:PORT/PATH BYTES\n");
     exit(2);
 }
@@ -315,6 +325,7 @@ gen_parse(gen_conf_t *g, int argc, char **argv)
         { "limit-rate", 1, NULL, 'l' },
         { "close-after", 1, NULL, 'c' },
         { "reset-after", 1, NULL, 'r' },
+        { "rekey", 0, NULL, 'y' },
         { "cacert", 1, NULL, 'a' },
         { NULL, 0, NULL, 0 }
     };
@@ -328,6 +339,7 @@ gen_parse(gen_conf_t *g, int argc, char **argv)
         case 'k': g->chunk = strtoull(optarg, NULL, 10); break;
         case 'm': g->method = optarg; break;
         case 'l': g->rate = strtoull(optarg, NULL, 10); break;
+        case 'y': g->rekey = 1; break;
         case 'a': g->cacert = optarg; break;
         case 'h':
             old = g->headers;
