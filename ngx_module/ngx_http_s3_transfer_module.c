@@ -2,6 +2,8 @@
 
 
 static ngx_int_t ngx_http_s3_postconfiguration(ngx_conf_t *cf);
+static char *ngx_http_s3_set_memory(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static void *ngx_http_s3_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf);
 static void ngx_http_s3_init_ttl(ngx_s3_stores_t *stores);
@@ -105,8 +107,8 @@ static ngx_command_t  ngx_http_s3_commands[] = {
       NULL },
 
     { ngx_string("s3_memory"),
-      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
-      ngx_http_s3_set_size,
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
+      ngx_http_s3_set_memory,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_s3_main_conf_t, memory),
       NULL },
@@ -362,6 +364,39 @@ ngx_http_s3_postconfiguration(ngx_conf_t *cf)
 }
 
 
+static char *
+ngx_http_s3_set_memory(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_s3_main_conf_t *mcf = conf;
+
+    char       *rv;
+    ngx_int_t   idle;
+    ngx_str_t  *value, s;
+
+    rv = ngx_http_s3_set_size(cf, cmd, conf);
+
+    if (rv != NGX_CONF_OK || cf->args->nelts == 2) {
+        return rv;
+    }
+
+    value = cf->args->elts;
+
+    idle = (ngx_s3_store_arg(&value[2], "idle", &s) == NGX_OK)
+           ? ngx_parse_time(&s, 0) : NGX_ERROR;
+
+    if (idle == NGX_ERROR || idle == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\" of \"s3_memory\", it "
+                           "takes idle= and a time, as in idle=30s", &value[2]);
+        return NGX_CONF_ERROR;
+    }
+
+    mcf->memory_idle = idle;
+
+    return NGX_CONF_OK;
+}
+
+
 static void *
 ngx_http_s3_create_main_conf(ngx_conf_t *cf)
 {
@@ -374,6 +409,7 @@ ngx_http_s3_create_main_conf(ngx_conf_t *cf)
 
     mcf->zone_size = NGX_CONF_UNSET_SIZE;
     mcf->memory = NGX_CONF_UNSET_SIZE;
+    mcf->memory_idle = NGX_CONF_UNSET_MSEC;
     mcf->reaper_mode = NGX_CONF_UNSET_UINT;
     mcf->ingest_max = NGX_CONF_UNSET_UINT;
     mcf->stores.redis = NGX_CONF_UNSET_PTR;
@@ -417,7 +453,9 @@ ngx_http_s3_init_main_conf(ngx_conf_t *cf, void *conf)
 
     mcf->stores.zone = ngx_s3_zone_create(cf, &name, mcf->zone_size,
                                           &ngx_http_s3_transfer_module);
-    mcf->pool = ngx_s3_pool_create(cf, mcf->memory);
+    ngx_conf_init_msec_value(mcf->memory_idle, 30000);
+
+    mcf->pool = ngx_s3_pool_create(cf, mcf->memory, mcf->memory_idle);
 
     if (mcf->stores.zone == NULL || mcf->pool == NULL) {
         return NGX_CONF_ERROR;

@@ -24,6 +24,7 @@
 typedef struct {
     size_t                       zone_size;
     size_t                       memory;
+    ngx_msec_t                   memory_idle;
     ngx_s3_pool_t               *pool;
     ngx_s3_stores_t              stores;
     ngx_uint_t                   reaper_mode;    /* ngx_s3_reaper_mode_e */

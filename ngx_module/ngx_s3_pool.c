@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 
-#define NGX_S3_POOL_TRIM_INTERVAL  5000
+#define NGX_S3_POOL_NOBODY  NGX_MAX_INT32_VALUE
 
 
 static ngx_uint_t ngx_s3_pool_room(ngx_s3_pool_t *pool);
@@ -32,7 +32,7 @@ static void ngx_s3_block_free(ngx_s3_block_t *b);
 
 
 ngx_s3_pool_t *
-ngx_s3_pool_create(ngx_conf_t *cf, size_t size)
+ngx_s3_pool_create(ngx_conf_t *cf, size_t size, ngx_msec_t idle)
 {
     ngx_s3_pool_t       *pool;
     ngx_pool_cleanup_t  *cln;
@@ -51,6 +51,7 @@ ngx_s3_pool_create(ngx_conf_t *cf, size_t size)
     cln->data = pool;
 
     pool->size = size;
+    pool->idle = idle;
     pool->limit = size / NGX_S3_BLOCK_SIZE;
 
     return pool;
@@ -67,6 +68,8 @@ ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used)
     ngx_queue_init(&pool->line);
     ngx_queue_init(&pool->needy);
     ngx_queue_init(&pool->silent);
+
+    pool->needs = NGX_S3_POOL_NOBODY;
 
     pool->serve.handler = ngx_s3_pool_serve;
     pool->serve.data = pool;
@@ -126,6 +129,10 @@ ngx_s3_pool_wait(ngx_s3_pool_t *pool, ngx_s3_share_t *share)
 
     if (share->admitted) {
         ngx_queue_insert_tail(&pool->needy, &share->needy);
+
+        if (share->least <= NGX_S3_POOL_MARGIN) {
+            pool->needs = ngx_min(pool->needs, share->least);
+        }
     }
 
     /* it may be the one that the margin is for */
@@ -380,17 +387,11 @@ static ngx_s3_share_t *
 ngx_s3_pool_spare(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
 {
     ngx_msec_t       passed;
-    ngx_uint_t       held;
+    ngx_uint_t       held, hold;
     ngx_s3_share_t  *share;
 
-    share = ngx_s3_pool_neediest(pool);
-
-    if (share == NULL || pool->reserved + share->least > pool->limit) {
+    if (pool->reserved + pool->needs > pool->limit) {
         return NULL;
-    }
-
-    if (share->taken || share == first) {
-        return share;
     }
 
     /* Those between two parts would take it by turns for ever, while what S3
@@ -399,15 +400,33 @@ ngx_s3_pool_spare(ngx_s3_pool_t *pool, ngx_s3_share_t *first)
     held = pool->reserved - pool->coming + NGX_S3_POOL_MARGIN;
     passed = ngx_current_msec - pool->came;
 
-    if (held + first->least > pool->limit || passed >= NGX_S3_POOL_PATIENCE) {
-        return share;
+    hold = (held + first->least <= pool->limit
+            && passed < NGX_S3_POOL_PATIENCE);
+
+    if (hold && ngx_queue_empty(&pool->halfway)
+        && (!first->admitted || first->least <= pool->needs))
+    {
+        /* no need to look at all of them: it is the first, or nobody */
+
+        share = first->admitted ? first : NULL;
+
+    } else {
+        share = ngx_s3_pool_neediest(pool);
+
+        if (share == NULL || pool->reserved + share->least > pool->limit) {
+            return NULL;
+        }
+
+        if (hold && share->taken == 0 && share != first) {
+            share = NULL;
+        }
     }
 
-    if (!pool->hold.timer_set) {
+    if (share == NULL && !pool->hold.timer_set) {
         ngx_add_timer(&pool->hold, NGX_S3_POOL_PATIENCE - passed);
     }
 
-    return NULL;
+    return share;
 }
 
 
@@ -422,6 +441,7 @@ ngx_s3_pool_neediest(ngx_s3_pool_t *pool)
     ngx_s3_share_t  *share, *best;
 
     best = NULL;
+    pool->needs = NGX_S3_POOL_NOBODY;
 
     for (q = ngx_queue_head(&pool->needy);
          q != ngx_queue_sentinel(&pool->needy);
@@ -438,6 +458,7 @@ ngx_s3_pool_neediest(ngx_s3_pool_t *pool)
                 && best->taken == 0))
         {
             best = share;
+            pool->needs = share->least;
         }
     }
 
@@ -614,7 +635,7 @@ ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b)
 
     if (!pool->trim.timer_set) {
         pool->least_free = pool->nfree;
-        ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
+        ngx_add_timer(&pool->trim, pool->idle);
     }
 }
 
@@ -685,13 +706,22 @@ ngx_s3_pool_trim(ngx_event_t *ev)
 {
     ngx_s3_pool_t   *pool = ev->data;
 
-    ngx_uint_t       n;
-    ngx_s3_block_t  *b;
+    ngx_uint_t        n;
+    ngx_s3_block_t   *b, **last;
 
-    for (n = pool->least_free; n && pool->free; n--) {
-        b = pool->free;
-        pool->free = b->next;
-        pool->nfree--;
+    /* they are the last ones, since the first are used first */
+
+    last = &pool->free;
+
+    for (n = pool->nfree - pool->least_free; n; n--) {
+        last = &(*last)->next;
+    }
+
+    pool->nfree -= pool->least_free;
+
+    while (*last) {
+        b = *last;
+        *last = b->next;
 
         ngx_s3_block_free(b);
     }
@@ -710,7 +740,7 @@ ngx_s3_pool_trim(ngx_event_t *ev)
     pool->least_free = pool->nfree;
 
     if (pool->free && !ngx_exiting) {
-        ngx_add_timer(&pool->trim, NGX_S3_POOL_TRIM_INTERVAL);
+        ngx_add_timer(&pool->trim, pool->idle);
     }
 }
 

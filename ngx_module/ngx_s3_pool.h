@@ -125,6 +125,7 @@ struct ngx_s3_pool_s {
     ngx_int_t        ident;
 
     size_t           size;           /* as configured, bytes */
+    ngx_msec_t       idle;
     ngx_uint_t       limit;          /* blocks */
     ngx_uint_t       reserved;       /* blocks, taken or not */
     ngx_uint_t       coming;         /* of them, in parts that are whole and
@@ -139,6 +140,8 @@ struct ngx_s3_pool_s {
     ngx_queue_t      needy;          /* those of both that have bytes: few
                                         beside those that have yet to be let
                                         in */
+    ngx_uint_t       needs;          /* blocks: none of them that the margin
+                                        could serve needs less */
     ngx_queue_t      silent;         /* have something to give back, the one
                                         that is silent longest first */
     ngx_event_t      serve;          /* posted, or set to the time when a
@@ -152,8 +155,10 @@ struct ngx_s3_pool_s {
 };
 
 
-/* size in bytes, at configuration. NULL: no memory. */
-ngx_s3_pool_t *ngx_s3_pool_create(ngx_conf_t *cf, size_t size);
+/* size in bytes; idle: ms for which blocks that nobody uses are kept, and up to
+   twice as long; at configuration. NULL: no memory. */
+ngx_s3_pool_t *ngx_s3_pool_create(ngx_conf_t *cf, size_t size,
+    ngx_msec_t idle);
 
 /* in a worker, before any use; used may be NULL */
 void ngx_s3_pool_init(ngx_s3_pool_t *pool, ngx_atomic_t *used);

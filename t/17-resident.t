@@ -26,6 +26,7 @@ my $conf = <<'EOT';
 %%MAIN%%
 http {
     %%HTTP%%
+    s3_memory 256m idle=1s;
     # what s3_upload has of nginx's buffer, however large it may be
     client_body_buffer_size 4k;
     server {

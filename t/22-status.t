@@ -811,6 +811,12 @@ EOF
     ($status) = $test->(HTTP => 's3_memory 85m;',
         LOCATION => "$s3 s3_upload;");
     is($status, 0, 'just enough');
+    for my $idle (qw/ idle=x idle=0 keep=5s /) {
+        ($status, $said) = $test->(HTTP => "s3_memory 85m $idle;",
+            LOCATION => "$s3 s3_upload;");
+        like("$status $said", qr/^1 .*invalid parameter "$idle" of "s3_memory"/s,
+            "s3_memory $idle");
+    }
     ($status, $said) = $test->(HTTP => 's3_transfer_zone 28k;',
         LOCATION => 's3_status;');
     is($status, 1, 'too small a zone');
