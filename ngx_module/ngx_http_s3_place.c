@@ -1,4 +1,5 @@
 #include "ngx_http_s3_place.h"
+#include "ngx_http_s3_unread.h"
 #include "ngx_s3_tls_ahead.h"
 
 
@@ -145,16 +146,14 @@ ngx_http_s3_place_filter(ngx_http_request_t *r, ngx_chain_t *in)
  * nginx copies what came behind a body, the beginning of a next request, to its
  * buffer of headers. It reads a body in chunks so that this is never more than
  * fits there; where more was read at a time (ngx_http_s3_place_wide()) it may be,
- * and needs a buffer that is large enough.
+ * and goes back to the connection.
  */
 
 static ngx_int_t
 ngx_http_s3_place_pipelined(ngx_http_request_t *r)
 {
-    size_t                     n, size;
+    size_t                     n;
     ngx_buf_t                 *b;
-    ngx_chain_t               *cl;
-    ngx_http_connection_t     *hc;
     ngx_http_core_srv_conf_t  *cscf;
 
     b = r->request_body->buf;
@@ -165,29 +164,23 @@ ngx_http_s3_place_pipelined(ngx_http_request_t *r)
 
     cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
 
-    size = cscf->large_client_header_buffers.size;
     n = b->last - b->pos;
 
-    if (n <= size || n <= (size_t) (r->header_in->end - r->header_in->last)) {
+    if (n <= cscf->large_client_header_buffers.size) {
         return NGX_OK;
     }
 
-    cl = ngx_alloc_chain_link(r->connection->pool);
-    b = ngx_create_temp_buf(r->connection->pool, n + size);
+    if (ngx_http_s3_unread(r->connection, b->pos, n) != NGX_OK) {
 
-    if (cl == NULL || b == NULL) {
+        /* the next request has lost its beginning */
+
+        r->keepalive = 0;
+
         return NGX_ERROR;
     }
 
-    hc = r->http_connection;
-
-    cl->buf = b;
-    cl->next = hc->busy;
-
-    hc->busy = cl;
-    hc->nbusy++;
-
-    r->header_in = b;
+    b->last = b->pos;
+    r->request_length -= n;
 
     return NGX_OK;
 }

@@ -113,12 +113,15 @@ subtest 'several chunks, several records' => sub {
 subtest 'what follows the last chunk' => sub {
     my $small = substr $bytes, 0, 300 * KB;
     my %cases = (
-        'many small ones' => join('', map { "GET /echo?n=$_ HTTP/1.1\r\n"
+        'many requests' => join('', map { "GET /echo?n=$_ HTTP/1.1\r\n"
             . "Host: t\r\n\r\n" } 1 .. 900),
         'a head that is cut' => join('', map { "GET /echo?n=$_ HTTP/1.1\r\n"
             . "Host: t\r\nX: " . 'x' x 7500 . "\r\n\r\n" } 1 .. 12),
         'a body' => sized('next', $small),
         'chunks' => chunked('next', $small, 5000),
+        # what was given back is read too far once more
+        'small bodies' => join('', map { chunked('next', substr($bytes, $_,
+            20_000), 1000) } 1 .. 9) . chunked('next', $small, 1000),
         'two bodies' => sized('next', $small) . chunked('last', $bytes, 8192),
     );
     for my $port ('', 'tls') {
@@ -140,7 +143,8 @@ subtest 'what follows the last chunk' => sub {
                     ne $_ } 1 .. $count;
                 is("@missing", '', "$port $name: all");
             } else {
-                is($c->response->{status}, 201, "$port $name: next");
+                is($c->response->{status}, 201, "$port $name: next")
+                    for 1 .. ($name =~ /small/ ? 10 : 1);
                 stored('next', $small);
             }
             if ($name =~ /two/) {
@@ -150,11 +154,41 @@ subtest 'what follows the last chunk' => sub {
             # the connection is as good as it was
             $c->send("GET /echo?n=more HTTP/1.1\r\nHost: t\r\n\r\n");
             is($c->response->{body}, 'more', "$port $name: and one more");
-            $most = max($most, news() =~ /body pipelined header: (\d+)/g);
+            $most = max($most, news() =~ /s3 unread: (\d+)/g);
             $c->close;
         }
         cmp_ok($most, '>', HEADERS, "$port: more than nginx's own buffer holds");
     }
+};
+
+subtest 'limits of headers behind the last chunk' => sub {
+    my $line = sub { "X: " . 'x' x $_[0] . "\r\n" };
+    my %cases = (
+        'a long line' => [ '/echo', $line->(20_000), 400 ],
+        'a long URI' => [ '/echo?' . 'x' x 20_000, '', 414 ],
+        'many lines' => [ '/echo', $line->(7000) x 8, 400 ],
+        'as many as fit' => [ '/echo', $line->(7000) x 4, 200 ],
+    );
+    for my $name (sort keys %cases) {
+        my ($uri, $lines, $status) = @{$cases{$name}};
+        my $c = to('');
+        my $text = chunked('limits', $bytes, 8192);
+        my $end = length($text) - 5000;
+        $c->send(substr $text, 0, $end);
+        $c->delivered;
+        ok((wait_for { $n->log =~ /.*body recv (-?\d+)/s && $1 < 0 }),
+            "$name: nginx waits for the rest");
+        news();
+        $c->send(substr($text, $end)
+            . "GET $uri HTTP/1.1\r\nHost: t\r\n$lines\r\n");
+        is($c->response->{status}, 201, "$name: the body before");
+        is($c->response->{status}, $status, $name);
+        my $behind = max(0, news() =~ /s3 unread: (\d+)/g);
+        cmp_ok($behind, '>', HEADERS, "$name: were read with it");
+        ok($c->closed, "$name: closed") if $status != 200;
+        $c->close;
+    }
+    $s3->delete('limits');
 };
 
 subtest 'records of any size' => sub {
@@ -213,6 +247,26 @@ subtest 'a client that leaves' => sub {
     ok((wait_for { $n->log =~ /s3 tls ahead: recv -1/ }), 'all is read');
     $c->close;
     ok((wait_for { !$s3->uploads }), 'and nothing is left open');
+};
+
+subtest 'a client that never pauses' => sub {
+    my $requests = 40;
+    for my $port ('', 'tls') {
+        my $c = to($port);
+        news();
+        $c->send(join '', map { chunked('row',
+            substr($bytes, 0, 150 * KB + $_), 4000) } 1 .. $requests);
+        my @bad = grep { (($c->response || {})->{status} // 0) != 201 }
+            1 .. $requests;
+        is("@bad", '', "$port: all are stored");
+        my @back = news() =~ /s3 unread: (\d+)\n.*malloc: (\w+):\1\n/g;
+        my %at = @back ? map { $back[2 * $_ + 1], 1 } 0 .. $#back / 2 : ();
+        cmp_ok(scalar @back, '>', 0, "$port: bytes are given back");
+        cmp_ok(scalar keys %at, '<=', 8, "$port: from memory that is used again")
+            if !$ENV{T_ASAN};
+        $c->close;
+    }
+    $s3->delete('row');
 };
 
 done_testing();
