@@ -94,14 +94,15 @@ ngx_s3_arrive_judge(ngx_s3_transfer_t *t, ngx_s3_part_t *part)
     pool = t->conf->pool;
 
     /* those that are whole go first, and where memory may get short this one
-       would have to be closed early */
+       would have to be closed early, unless it is of the smallest */
 
     if (t->upload_id.len == 0
         || !ngx_queue_empty(&t->ready)
         || t->nsending >= t->conf->concurrency
         || t->share.reserved < ngx_s3_blocks(part->planned)
-        || pool->reserved > pool->limit / 2
-        || ngx_s3_pool_wanted(pool))
+        || (part->planned > t->plan.limits->min_part
+            && (pool->reserved > pool->limit / 2
+                || ngx_s3_pool_wanted(pool))))
     {
         return;
     }

@@ -17,6 +17,7 @@ static ngx_uint_t ngx_s3_fill_closable(ngx_s3_transfer_t *t);
 static ngx_uint_t ngx_s3_fill_due(ngx_s3_transfer_t *t);
 static void ngx_s3_fill_close(ngx_s3_transfer_t *t);
 static ngx_int_t ngx_s3_fill_next_part(ngx_s3_transfer_t *t);
+static void ngx_s3_fill_shorten(ngx_s3_transfer_t *t);
 static uint64_t ngx_s3_fill_spare(ngx_s3_transfer_t *t);
 static void ngx_s3_fill_ready(ngx_s3_transfer_t *t);
 
@@ -462,6 +463,8 @@ ngx_s3_fill_next_part(ngx_s3_transfer_t *t)
         return (rc == NGX_DECLINED) ? ngx_s3_fill_wait(t) : rc;
     }
 
+    ngx_s3_fill_shorten(t);
+
     part = ngx_s3_part_get(t);
 
     if (part == NULL) {
@@ -482,6 +485,31 @@ ngx_s3_fill_next_part(ngx_s3_transfer_t *t)
     }
 
     return t->done ? NGX_ERROR : NGX_OK;
+}
+
+
+/* Where others wait, there is memory for the smallest of parts: it is planned as
+   one, so that its size is known before it is whole, and it can be sent while it
+   arrives. */
+
+static void
+ngx_s3_fill_shorten(ngx_s3_transfer_t *t)
+{
+    uint64_t  min;
+
+    min = t->plan.limits->min_part;
+
+    if (t->plan.total == -1 || t->planned <= min
+        || t->share.reserved > ngx_s3_blocks(min)
+        || !s3_plan_may_close(&t->plan, t->planned, min))
+    {
+        return;
+    }
+
+    s3_plan_close(&t->plan, t->planned, min);
+
+    t->planned = min;
+    t->single = 0;
 }
 
 

@@ -278,3 +278,19 @@ subtest 'others need the memory' => sub {
     is($_->{bad}, 0, 'byte for byte') for $null->stats, $slow->stats;
     ok(wait_for(sub { !totals($n)->{memoryUsed} }), 'all memory came back');
 };
+
+$n->quit;
+
+# each part is one of the smallest then, whose size is known when it begins
+subtest 'others wait for memory all the time' => sub {
+    $t->token(MEMORY => '40m');
+    $n = $t->nginx($conf, level => 'debug');
+    my @clients = map { body_gen($t->dir, $n->url("/large/crowd-$_"),
+        40 * MB + $_, '--limit-rate', 30e6) } 1 .. 6;
+    is($_->wait->{status}, 201, 'stored') for @clients;
+    cmp_ok(scalar(lines($n, qr/while it arrives, \d+ of 5242880 bytes/)), '>=',
+        6, 'parts that were sent early');
+    is(scalar(lines($n, qr/others need the memory/)), 0, 'none had to be given up');
+    is($null->stats->{bad}, 0, 'byte for byte');
+    ok(wait_for(sub { !totals($n)->{memoryUsed} }), 'all memory came back');
+};
