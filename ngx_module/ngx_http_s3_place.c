@@ -28,6 +28,7 @@ static ngx_int_t ngx_http_s3_place_pipelined(ngx_http_request_t *r);
 static size_t ngx_http_s3_place_wide(ngx_http_request_t *r, size_t size);
 static void ngx_http_s3_place_ahead(ngx_http_request_t *r, size_t size);
 static ngx_uint_t ngx_http_s3_place_sealed(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_s3_place_chunked(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_place_allowed(ngx_http_request_t *r,
     ngx_http_s3_place_t *place);
 static size_t ngx_http_s3_place_granted(ngx_http_request_t *r);
@@ -85,14 +86,6 @@ ngx_http_s3_place_begun(void)
 static ngx_uint_t
 ngx_http_s3_place_worth(ngx_http_request_t *r, ngx_s3_transfer_t *t)
 {
-#if (NGX_HTTP_V2)
-
-    if (r->stream) {
-        return 0;
-    }
-
-#endif
-
     return t->conf->zero_copy
            && r->http_version < NGX_HTTP_VERSION_20
            && !r->headers_in.chunked
@@ -126,7 +119,7 @@ ngx_http_s3_place_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
     ngx_chain_t  *cl;
 
-    if (r->headers_in.chunked && r->http_version == NGX_HTTP_VERSION_11) {
+    if (ngx_http_s3_place_chunked(r)) {
 
         for (cl = in; cl; cl = cl->next) {
 
@@ -264,7 +257,7 @@ ngx_http_s3_place_wide(ngx_http_request_t *r, size_t size)
 
     rb = r->request_body;
 
-    if (!r->headers_in.chunked || r->http_version != NGX_HTTP_VERSION_11) {
+    if (!ngx_http_s3_place_chunked(r)) {
         return size;
     }
 
@@ -297,15 +290,16 @@ ngx_http_s3_place_received(ngx_http_request_t *r)
 static ngx_uint_t
 ngx_http_s3_place_sealed(ngx_http_request_t *r)
 {
-#if (NGX_HTTP_V2)
+    return r->connection->ssl && r->http_version < NGX_HTTP_VERSION_20;
+}
 
-    if (r->stream) {
-        return 0;
-    }
 
-#endif
+/* HTTP/2 has the flag where no length is announced */
 
-    return r->connection->ssl != NULL;
+static ngx_uint_t
+ngx_http_s3_place_chunked(ngx_http_request_t *r)
+{
+    return r->headers_in.chunked && r->http_version < NGX_HTTP_VERSION_20;
 }
 
 

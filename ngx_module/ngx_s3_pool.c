@@ -28,6 +28,7 @@ static void ngx_s3_pool_cleanup(void *data);
 static ngx_s3_block_t *ngx_s3_block_create(void);
 static void ngx_s3_block_empty(ngx_s3_block_t *b);
 static void ngx_s3_block_idle(ngx_s3_pool_t *pool, ngx_s3_block_t *b);
+static void ngx_s3_block_free_list(ngx_s3_block_t **list);
 static void ngx_s3_block_free(ngx_s3_block_t *b);
 
 
@@ -707,7 +708,7 @@ ngx_s3_pool_trim(ngx_event_t *ev)
     ngx_s3_pool_t   *pool = ev->data;
 
     ngx_uint_t        n;
-    ngx_s3_block_t   *b, **last;
+    ngx_s3_block_t  **last;
 
     /* they are the last ones, since the first are used first */
 
@@ -719,12 +720,7 @@ ngx_s3_pool_trim(ngx_event_t *ev)
 
     pool->nfree -= pool->least_free;
 
-    while (*last) {
-        b = *last;
-        *last = b->next;
-
-        ngx_s3_block_free(b);
-    }
+    ngx_s3_block_free_list(last);
 
 #if defined(__GLIBC__)
 
@@ -750,11 +746,18 @@ ngx_s3_pool_cleanup(void *data)
 {
     ngx_s3_pool_t  *pool = data;
 
+    ngx_s3_block_free_list(&pool->free);
+}
+
+
+static void
+ngx_s3_block_free_list(ngx_s3_block_t **list)
+{
     ngx_s3_block_t  *b;
 
-    while (pool->free) {
-        b = pool->free;
-        pool->free = b->next;
+    while (*list) {
+        b = *list;
+        *list = b->next;
 
         ngx_s3_block_free(b);
     }
