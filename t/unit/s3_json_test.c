@@ -1,13 +1,8 @@
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
 #include <jansson.h>
+
+#include "s3_test.h"
 
 #include "s3_json.h"
 
@@ -68,15 +63,6 @@ static const char  filled_put[] =
     "\":q\":{\"N\":\"7\"},\":o\":{\"S\":\"alice\"},"
     "\":u\":{\"S\":\"2026-11-23T21:00:01.123Z\"}},"
     "\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\"}";
-
-
-static void
-assert_written(const s3_buf_t *b, const char *want)
-{
-    assert_int_equal(b->overflow, 0);
-    assert_int_equal(b->pos - b->start, strlen(want));
-    assert_memory_equal(b->start, want, strlen(want));
-}
 
 
 /* from exactly the text's bytes, so that a sanitizer sees a read past them */

@@ -67,4 +67,15 @@ s3_test_equals(const char *what, s3_str_t got, const char *expected)
 }
 
 
+/* all of want, and nothing else */
+
+static inline void
+assert_written(const s3_buf_t *b, const char *want)
+{
+    assert_int_equal(b->overflow, 0);
+    assert_int_equal(b->pos - b->start, strlen(want));
+    assert_memory_equal(b->start, want, strlen(want));
+}
+
+
 #endif /* S3_TEST_H */

@@ -1,24 +1,10 @@
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
 #include <jansson.h>
 
+#include "s3_test.h"
+
 #include "s3_totals.h"
-
-
-static void
-assert_written(const s3_buf_t *b, const char *want)
-{
-    assert_int_equal(b->overflow, 0);
-    assert_int_equal(b->pos - b->start, strlen(want));
-    assert_memory_equal(b->start, want, strlen(want));
-}
 
 
 /* every number differs, so that a name with another's value shows */
