@@ -227,6 +227,7 @@ subtest 'fake S3' => sub {
         head => { cut => 20 },
         put => [ { read => 10, status => 403, close => 'after' },
             { raw => "garbage\r\n\r\n", close => 'after' } ],
+        delete => { close => 'idle', idle => 600 },
     });
     my $url = $fake->url . '/bucket/key';
     my $d = data(300 * KB);
@@ -254,6 +255,9 @@ subtest 'fake S3' => sub {
     is(($fake->requests('put'))[0]{whole}, 0, 'not whole');
     isnt(curl($url, file => $d)->{exit}, 0, 'garbage');
     is(curl($url, file => $d)->{status}, 200, 'the script is over');
+    is(curl($url, method => 'DELETE')->{status}, 204, 'an answer');
+    is(scalar(my @deleted = $fake->requests('delete')), 1,
+        'is there no sooner than its record');
 
     my $tls = $t->fake(cert => $t->certs . '/server.pem',
         key => $t->certs . '/server.key');

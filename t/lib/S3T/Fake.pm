@@ -77,7 +77,8 @@ sub url {
 #   { op, method, uri and path (raw), query { }, headers { }, length, sha256,
 #     whole, body (when small), connection, number (on its connection), time,
 #     port }
-# whole: all of the body came. A request is listed once it was answered.
+# whole: all of the body came. A request is listed when its answer begins, or
+# when its connection ends without one; after `drain`, if that is asked for.
 sub requests {
     my ($s, $op) = @_;
     return grep { !defined $op || $_->{op} eq $op }
@@ -138,6 +139,7 @@ sub _connection {
     }
     $socket->autoflush(1);
     my ($buffer, $number) = ('', 0);
+    $s->{listed} = 0;
     while (1) {
         my $request = _head($socket, \$buffer) or return;
         @$request{qw/ connection number port /} =
@@ -147,11 +149,19 @@ sub _connection {
             $s->_answer($socket, \$buffer, $request, $action);
         };
         my $error = $@;
-        append("$s->{dir}/requests",
-            JSON::PP->new->utf8->canonical->encode($request) . "\n");
+        $s->_list_request($request);
         die $error if $error;
         return if !$more;
     }
+}
+
+# Once a request, and before its answer: who has the answer finds the request.
+sub _list_request {
+    my ($s, $r) = @_;
+    return if $s->{listed} == $r->{number};
+    $s->{listed} = $r->{number};
+    append("$s->{dir}/requests",
+        JSON::PP->new->utf8->canonical->encode($r) . "\n");
 }
 
 sub _head {
@@ -261,6 +271,8 @@ sub _answer {
     $s->_store($r, $a, $digest) if $r->{op} eq 'part';
 
     sleep $a->{delay} if $a->{delay};
+    # (a body whose rest is read after the answer is told of when it was read)
+    $s->_list_request($r) if !$a->{drain};
     my $close = $a->{close} || '';
     return 0 if $close eq 'before';
     if ($close eq 'reset') {
