@@ -156,7 +156,7 @@ subtest 'nginx' => sub {
     like($text, qr/unknown directive "nonsense"/, 'and what it says');
     is(curl($n->url('/bad'))->{status}, 502, 'an error');
     like($n->log, qr/\[error\].*Connection refused/, 'is logged');
-    like($n->access_log, qr/"GET \/bad/, 'access log');
+    ok((wait_for { $n->access_log =~ /"GET \/bad/ }), 'access log');
 };
 $t->expect_errors(qr/connect\(\) failed \(111: Connection refused\)/);
 

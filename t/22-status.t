@@ -620,7 +620,7 @@ EOF
         eq 'completed' }), 'its end');
     is_deeply($from->("/transfers/$id", @alice)->{json}, $record,
         'the same record');
-    ok((wait_for { ($dynamodb->get_item($id) || {})->{state} || ''
+    ok((wait_for { (($dynamodb->get_item($id) || {})->{state} || '')
         eq 'completed' }), 'in DynamoDB');
 
     # of records in both, the nearer store answers; without it the other

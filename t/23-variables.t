@@ -244,7 +244,7 @@ subtest 'the life of a record' => sub {
     my $r = curl($n->url("/upload/over?id=$over"), body => 'x');
     my $from = time;
     my $key = $t->prefix . $over;
-    ok((wait_for { ($t->redis->hgetall($key) || {})->{state} || ''
+    ok((wait_for { (($t->redis->hgetall($key) || {})->{state} || '')
         eq 'completed' }), 'in Redis');
     my %record = %{$r->{json}};
     my $ms = sub { my ($s, $ms) = shift =~ /:(\d\d)\.(\d{3})Z/;

@@ -277,7 +277,7 @@ for my $first (qw/ ours nchan /) {
                 file => data($round * 3 * MB));
             is($r->{status}, 201, "upload $round");
             my $key = $t->prefix . $id;
-            ok((wait_for { ($t->redis->hgetall($key) || {})->{state} || ''
+            ok((wait_for { (($t->redis->hgetall($key) || {})->{state} || '')
                 eq 'completed' }), 'in Redis');
             is(curl($of->url("/transfers/$id"))->{json}{state}, 'completed',
                 'and shown');

@@ -70,9 +70,9 @@ sub uploaded {
     my $r = curl($n->url("/upload/a?id=$id&owner=" . ($owner || '')),
         body => 'x' x 1000);
     is($r->{status}, 201, "uploaded, $id");
-    ok((wait_for { ($redis->hgetall("transfer:$id") || {})->{sequence} || 0
+    ok((wait_for { (($redis->hgetall("transfer:$id") || {})->{sequence} || 0)
         == $r->{json}{sequence} }), 'in Redis') if $redis->{pid};
-    ok((wait_for { ($db->get_item($id) || {})->{sequence} || 0
+    ok((wait_for { (($db->get_item($id) || {})->{sequence} || 0)
         == $r->{json}{sequence} }), 'in DynamoDB') if $db->{pid};
     return $r->{json};
 }
