@@ -140,7 +140,7 @@ sub followed {
     my ($s, $c) = @_;
     if ($c->{count}) {
         my $same = sub { !grep { $_[0]{$_} != $c->{count}{$_} } keys %{$_[0]} };
-        wait_for { $same->(counts($c)) } 5;
+        wait_for { $same->(counts($c)) } 20;
         is_deeply(counts($c), $c->{count}, 'requests');
     }
 
@@ -299,12 +299,12 @@ sub connections {
         count => { create => 3 }, message => qr/larger than 1048576 bytes/);
 
     $s->case('silent', on => { part => { delay => 600 } }, body => $large,
-        conf => 's3_read_timeout 300ms; s3_tries 2;', status => 504,
+        conf => 's3_read_timeout 1s; s3_tries 2;', status => 504,
         code => 'GatewayTimeout', count => { part => 0, abort => 1 },
         message => qr/timed out while it was to answer/);
 
     $s->case('silent-put', on => { put => { delay => 600 } },
-        conf => 's3_read_timeout 300ms; s3_tries 2;', status => 504,
+        conf => 's3_read_timeout 1s; s3_tries 2;', status => 504,
         code => 'GatewayTimeout', count => { put => 0, head => 1 },
         message => qr/^PutObject failed: .*timed out/);
 
@@ -330,12 +330,14 @@ sub connections {
         code => 'GatewayTimeout', message => qr/timed out while it was to answer/);
 
     # but one that takes a while is
-    $s->case('slow-answer', on => { part => { pieces => [ map { (0.7, $_) }
+    $s->case('slow-answer', on => { part => { pieces => [ map { (1.1, $_) }
             "HTTP/1.1 200 OK\r\n", "ETag: \"e\"\r\n", "Content-Length: 0\r\n\r\n",
-            ] } }, body => $large, conf => 's3_read_timeout 2s; s3_tries 1;',
+            ] } }, body => $large, conf => 's3_read_timeout 3s; s3_tries 1;',
         count => { part => 2, complete => 1 });
 
-    $s->case('deaf', on => { put => { read => 1000, drain => 0, delay => 600 } },
+    # (as a part, where memory is scarce)
+    my $deaf = { read => 1000, drain => 0, delay => 600 };
+    $s->case('deaf', on => { put => $deaf, part => $deaf },
         body => data(20 * MB), conf => 's3_send_timeout 300ms; s3_tries 2;'
         . ' s3_part_size 20m;', status => 504, code => 'GatewayTimeout',
         message => qr/timed out while it was sent a request/);
