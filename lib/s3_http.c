@@ -44,7 +44,6 @@ static int s3_http_body(s3_http_t *h, const unsigned char **p,
     const unsigned char *end);
 static int s3_http_list(s3_str_t *list, s3_str_t *item);
 static s3_str_t s3_http_trim(s3_str_t s);
-static int s3_http_token(unsigned char c);
 
 
 void
@@ -300,7 +299,7 @@ s3_http_field_line(s3_http_t *h)
         return s3_http_error(h, "folded field in reply");
     }
 
-    for (i = 0; i < h->line_len && s3_http_token(h->line[i]); i++) {
+    for (i = 0; i < h->line_len && s3_str_tchar(h->line[i]); i++) {
         if (h->line[i] >= 'A' && h->line[i] <= 'Z') {
             h->line[i] |= 0x20;
         }
@@ -613,15 +612,4 @@ s3_http_trim(s3_str_t s)
     }
 
     return s;
-}
-
-
-/* RFC 9110, 5.6.2 */
-
-static int
-s3_http_token(unsigned char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
-           || (c >= '0' && c <= '9')
-           || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
 }

@@ -8,6 +8,13 @@
 static int s3_str_lower(int c);
 
 
+/* letters, digits and !#$%&'*+-.^_`|~, a bit each */
+
+static const uint32_t  s3_str_tchars[4] = {
+    0x00000000, 0x03ff6cfa, 0xc7fffffe, 0x57ffffff
+};
+
+
 static int
 s3_str_lower(int c)
 {
@@ -64,6 +71,13 @@ s3_str_case_eq(s3_str_t a, s3_str_t b)
     }
 
     return 1;
+}
+
+
+int
+s3_str_tchar(unsigned char c)
+{
+    return c < 0x80 && (s3_str_tchars[c >> 5] >> (c & 0x1f) & 1);
 }
 
 

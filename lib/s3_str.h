@@ -62,6 +62,9 @@ int s3_str_case_eqs(s3_str_t a, const char *lower);
 /* 1: equal but for the case of ASCII letters, 0: not */
 int s3_str_case_eq(s3_str_t a, s3_str_t b);
 
+/* 1: one of those that make a token (RFC 9110, 5.6.2), 0: not */
+int s3_str_tchar(unsigned char c);
+
 /* S3_OK: *n is the decimal number that s is, digits only and at most max, else
    S3_ERROR */
 int s3_str_u64(s3_str_t s, uint64_t max, uint64_t *n);

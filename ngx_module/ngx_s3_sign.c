@@ -171,11 +171,7 @@ ngx_s3_sign_check_field(const s3_field_t *f)
     }
 
     for (i = 0; i < f->name.len; i++) {
-        ch = f->name.data[i];
-
-        /* a token, RFC 9110, 5.6.2 */
-
-        if (ch <= ' ' || ch >= 0x7f || ngx_strchr("\"(),/:;<=>?@[\\]{}", ch)) {
+        if (!s3_str_tchar(f->name.data[i])) {
             return NGX_DECLINED;
         }
     }
