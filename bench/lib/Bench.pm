@@ -21,7 +21,7 @@ use warnings;
 
 use Exporter 'import';
 use File::Path qw/ remove_tree /;
-use List::Util qw/ first /;
+use List::Util qw/ first max min /;
 use Time::HiRes qw/ sleep time /;
 
 use Bench::Results qw/ counts machine write_section /;
@@ -172,6 +172,12 @@ sub nginx {
     return $n;
 }
 
+# What lets its memory come to where it then stays: a smaller body.
+sub warm_up {
+    my ($s, $n, %o) = @_;
+    $s->put_body($n, %o, size => min($s->{size}, 256 * 2 ** 20));
+}
+
 # Ends one that has nothing more to do.
 sub end_nginx {
     my ($s, $n) = @_;
@@ -268,13 +274,25 @@ sub fail {
 # every second round in reverse order, so that what else the machine does meets
 # all of them. It returns { figure => number } (or nothing: this one does not
 # count), which become $variant->{series}{figure}[round].
+#
+# A variant { start => code } gets a new $variant->{nginx} from it each round, and
+# $warm->(variant) before it is measured: one process differs from another of the
+# same program by 5 % and more, which the rounds of one process do not show.
+# $variant->{peak}: the most that any of them held.
 sub rounds {
-    my ($s, $variants, $measure) = @_;
+    my ($s, $variants, $measure, $warm) = @_;
     for my $round (0 .. $s->{pairs}) {
         for my $v ($round % 2 ? reverse @$variants : @$variants) {
             progress("$s->{name}: round $round of $s->{pairs}, $v->{name}");
-            my $got = $measure->($v, $round) or next;
-            next if !$round;
+            if ($v->{start}) {
+                $s->end_nginx($v->{nginx}) if $v->{nginx};
+                $v->{nginx} = $v->{start}->();
+                $warm->($v);
+            }
+            my $got = $measure->($v, $round);
+            $v->{peak} = max($v->{peak} || 0, peak($v->{nginx}{worker}))
+                if $v->{start};
+            next if !$got || !$round;
             $v->{series}{$_}[$round - 1] = $got->{$_} for keys %$got;
         }
     }
