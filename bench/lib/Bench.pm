@@ -21,7 +21,7 @@ use warnings;
 
 use Exporter 'import';
 use File::Path qw/ remove_tree /;
-use List::Util qw/ first max min /;
+use List::Util qw/ first max /;
 use Time::HiRes qw/ sleep time /;
 
 use Bench::Results qw/ counts machine write_section /;
@@ -172,12 +172,6 @@ sub nginx {
     return $n;
 }
 
-# What lets its memory come to where it then stays: a smaller body.
-sub warm_up {
-    my ($s, $n, %o) = @_;
-    $s->put_body($n, %o, size => min($s->{size}, 256 * 2 ** 20));
-}
-
 # Ends one that has nothing more to do.
 sub end_nginx {
     my ($s, $n) = @_;
@@ -283,6 +277,7 @@ sub rounds {
     my ($s, $variants, $measure, $warm) = @_;
     for my $round (0 .. $s->{pairs}) {
         for my $v ($round % 2 ? reverse @$variants : @$variants) {
+            next if $v->{start} && !$round;
             progress("$s->{name}: round $round of $s->{pairs}, $v->{name}");
             if ($v->{start}) {
                 $s->end_nginx($v->{nginx}) if $v->{nginx};
