@@ -270,8 +270,9 @@ sub fail {
 # count), which become $variant->{series}{figure}[round].
 #
 # A variant { start => code } gets a new $variant->{nginx} from it each round, and
-# $warm->(variant) before it is measured: one process differs from another of the
-# same program by 5 % and more, which the rounds of one process do not show.
+# $warm->(variant), else one measurement that does not count, before it is
+# measured: one process differs from another of the same program by 5 % and more,
+# which the rounds of one process do not show.
 # $variant->{peak}: the most that any of them held.
 sub rounds {
     my ($s, $variants, $measure, $warm) = @_;
@@ -282,7 +283,7 @@ sub rounds {
             if ($v->{start}) {
                 $s->end_nginx($v->{nginx}) if $v->{nginx};
                 $v->{nginx} = $v->{start}->();
-                $warm->($v);
+                ($warm || $measure)->($v, $round);
             }
             my $got = $measure->($v, $round);
             $v->{peak} = max($v->{peak} || 0, peak($v->{nginx}{worker}))
