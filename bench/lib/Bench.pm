@@ -248,6 +248,25 @@ sub put_body {
     return { cpu => $cpu / $size * GiB, wall => $r->{wall} / $size * GiB };
 }
 
+# Puts objects of so many bytes over kept connections with one request at a time
+# each, to the same keys each time, or the null S3 would grow (requests,
+# connections): { rate, a second, p99 in ms, cpu of one in s, busy }
+sub put_objects {
+    my ($s, $n, $bytes, %o) = @_;
+    my $cpu = cpu($n->{worker});
+    my $r = $s->run("$TOP/build/body_load", '--connections', $o{connections},
+        '--requests', $o{requests}, '--seconds', 100, $n->url("/$bytes-"),
+        $bytes);
+    my %said = $r->{said} =~ /(\w+) ([\d.]+)/g;
+
+    $cpu = cpu($n->{worker}) - $cpu;
+    $s->fail("not all requests were answered\n$r->{said}", $n)
+        if $r->{failed} || $said{failed} || $said{requests} != $o{requests};
+    $s->fail("a body did not arrive whole\n", $n) if $n->{null}->stats->{bad};
+    return { rate => $said{rate}, p99 => $said{p99},
+        cpu => $cpu / $o{requests}, busy => $cpu / $said{seconds} };
+}
+
 # Whether the null S3 got just these bytes in so many objects since.
 sub arrived {
     my ($s, $before, $after, $objects, $bytes) = @_;
