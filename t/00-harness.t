@@ -160,6 +160,18 @@ subtest 'nginx' => sub {
 };
 $t->expect_errors(qr/connect\(\) failed \(111: Connection refused\)/);
 
+subtest 'a worker that exits' => sub {
+    my ($old) = $n->workers;
+    kill 'STOP', $n->pid;           # the master does not wait for it
+    kill 'TERM', $old;
+    ok((wait_for { !S3T::Nginx::_began($old) }), 'a worker is over');
+    is_deeply([$n->leaving_workers], [$old], 'its process is there yet');
+    kill 'CONT', $n->pid;
+    ok((wait_for { !$n->leaving_workers }), 'until it is waited for');
+    ok(!kill(0, $old), 'and gone');
+    ok((wait_for { $n->workers == 2 }), 'another takes its place');
+};
+
 subtest 'an nginx that hangs' => sub {
     my $h = $t->nginx("%%MAIN%%\nhttp { %%HTTP%% }", module => 0,
         workers => 2);

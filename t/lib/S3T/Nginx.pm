@@ -184,10 +184,11 @@ sub workers {
         $s->_children;
 }
 
-# ids of those that finish what they have
+# ids of those that finish what they have; one that exits has no command line
+# any more, and is there until the master has waited for it
 sub leaving_workers {
     my ($s) = @_;
-    return map { $_->[0] } grep { $_->[1] =~ /is shutting down/ }
+    return map { $_->[0] } grep { $_->[1] =~ /\A\z|is shutting down/ }
         $s->_children;
 }
 
