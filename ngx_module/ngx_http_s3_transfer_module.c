@@ -360,6 +360,10 @@ ngx_http_s3_postconfiguration(ngx_conf_t *cf)
 
     ngx_http_s3_place_init();
 
+    if (ngx_http_s3_upload_init(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return mcf->tee ? ngx_http_s3_tee_init(cf) : NGX_OK;
 }
 

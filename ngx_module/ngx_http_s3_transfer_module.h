@@ -126,6 +126,7 @@ typedef struct {
     ngx_buf_t                   *file_buf;       /* a piece of a body in a
                                                     file */
     ngx_http_s3_place_t          place;  /* where the body is received */
+    ngx_int_t                    status;         /* of an upload that ended */
     unsigned                     reading:1;      /* the body API was called */
     unsigned                     shared:1;       /* the body stays for others:
                                                     a mirror, an error_page */
@@ -138,6 +139,9 @@ extern ngx_module_t  ngx_http_s3_transfer_module;
 
 
 /* ngx_http_s3_upload.c */
+/* at configuration, once: what an error_page of s3_upload leads to. NGX_ERROR:
+   no memory */
+ngx_int_t ngx_http_s3_upload_init(ngx_conf_t *cf);
 ngx_int_t ngx_http_s3_upload_handler(ngx_http_request_t *r);
 
 /* ngx_http_s3_ingest.c */

@@ -16,6 +16,8 @@
 #define NGX_HTTP_S3_FILE_READ  (256 * 1024)
 
 
+static ngx_int_t ngx_http_s3_upload_after(ngx_http_request_t *r);
+static void ngx_http_s3_upload_empty(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_upload_taken(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_upload_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec);
@@ -45,6 +47,97 @@ static void ngx_http_s3_upload_give_up(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, ngx_int_t rc);
 static ngx_int_t ngx_http_s3_upload_done(ngx_http_request_t *r,
     ngx_http_s3_ctx_t *ctx, ngx_s3_result_t *result);
+
+
+ngx_int_t
+ngx_http_s3_upload_init(ngx_conf_t *cf)
+{
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PREACCESS_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_s3_upload_after;
+
+    return NGX_OK;
+}
+
+
+/*
+ * An error_page leads away from a failed upload. What was consumed of its body
+ * is gone, and not every handler could tell: uwsgi and SCGI take the length
+ * from what is there, HTTP/2 need not announce one. So none gets the request as
+ * if it were whole. What has become a GET asks for a page, and has no body.
+ */
+
+static ngx_int_t
+ngx_http_s3_upload_after(ngx_http_request_t *r)
+{
+    ngx_http_s3_ctx_t         *ctx;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    if (!r->internal || r != r->main || r->request_body == NULL) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_s3_get_ctx(r);
+
+    if (ctx == NULL || !ctx->reading || !ngx_http_s3_upload_taken(r)) {
+        return NGX_DECLINED;
+    }
+
+    if (r->method == NGX_HTTP_GET) {
+        ngx_http_s3_upload_empty(r);
+        return NGX_DECLINED;
+    }
+
+    /* files take no body, and s3_upload looks by itself */
+
+    if (r->content_handler == NULL
+        || r->content_handler == ngx_http_s3_upload_handler)
+    {
+        return NGX_DECLINED;
+    }
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "the request body was taken by s3_upload, "
+                  "\"%V\" cannot have it", &clcf->name);
+
+    return ctx->status;
+}
+
+
+static void
+ngx_http_s3_upload_empty(ngx_http_request_t *r)
+{
+    /* it says that a body is to be passed on, and this for the end */
+
+    if (r->reading_body) {
+        r->reading_body = 0;
+        r->keepalive = 0;
+        r->lingering_close = 1;
+    }
+
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        r->stream->skip_data = 1;
+    }
+
+#endif
+
+    r->request_body->bufs = NULL;
+
+    r->headers_in.content_length = NULL;
+    r->headers_in.content_length_n = -1;
+}
 
 
 ngx_int_t
@@ -674,6 +767,8 @@ ngx_http_s3_upload_give_up(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     ngx_http_s3_upload_leave(ctx, reason);
     ngx_http_s3_place_leave(r, &ctx->place);
 
+    ctx->status = rc;
+
     r->read_event_handler = ngx_http_block_reading;
 
     ngx_http_finalize_request(r, rc);
@@ -691,6 +786,8 @@ ngx_http_s3_upload_done(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx,
     if (r->reading_body) {
         r->keepalive = 0;
     }
+
+    ctx->status = result->status;
 
     conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
 

@@ -1,13 +1,17 @@
 #!/usr/bin/perl
 
 # Beside other handlers: a body that one of them has consumed makes no object,
-# a client that leaves is a 499, an early answer ends the connection; and what
+# and one that was consumed here is not passed on as if it were whole; a client
+# that leaves is a 499, an early answer ends the connection; and what
 # worker_shutdown_timeout cuts off is aborted.
 
 use strict;
 use warnings;
 
 use lib 't/lib';
+use IO::Select;
+use IO::Socket::INET;
+use JSON::PP qw/ encode_json /;
 use Test::More;
 use S3T;
 
@@ -23,12 +27,48 @@ my $early = $t->fake(on => {
 my $slow = $t->fake(on => {
     put => [ { delay => 1.5, status => 503 }, {} ],
 });
+my $fails = $t->fake(on => {
+    put => { status => 403 },
+    part => { status => 403 },
+});
 
 my $keys = 's3_bucket bucket; s3_credentials static k s; '
     . 's3_payload_signature off; s3_endpoint ';
 $t->token(S3_FAKE => $keys . $s3->url, EARLY => $keys . $early->url,
-    SLOW => $keys . $slow->url, EATS => $eats->url,
-    REFUSES => $refuses->url);
+    SLOW => $keys . $slow->url, FAILS => $keys . $fails->url,
+    EATS => $eats->url, REFUSES => $refuses->url);
+
+# Stands where an error_page leads to, over HTTP and over SCGI: says what each
+# request announced of a body, and what came of it until nothing did for 0.3 s.
+my %seen = map { $_ => $t->dir . "/seen.$_" } qw/ http scgi /;
+my @recorders = map {
+    my $way = $_;
+    my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1:0',
+        Listen => 16) or die "listen: $!";
+    $t->token("TO_\U$way" => '127.0.0.1:' . $listener->sockport);
+    spawn({}, sub { record($way, $listener) });
+} sort keys %seen;
+
+sub record {
+    my ($way, $listener) = @_;
+    my $end = $way eq 'http' ? qr/\r\n\r\n/ : qr/\0,/;
+    while (my $c = $listener->accept) {
+        my $got = '';
+        my $select = IO::Select->new($c);
+        while ($got !~ $end || $select->can_read(0.3)) {
+            sysread $c, $got, 65536, length $got or last;
+        }
+        my ($head, $body) = split $end, $got, 2;
+        my ($method) = $head =~ /\b(GET|PUT)\b/;
+        my @length = $head =~ /(?:(?<!_)content.length|^transfer-encoding)
+            (?::\ |\0)(\w+)/gimx;
+        S3T::Util::append($seen{$way},
+            encode_json([$method, "@length", length $body]) . "\n");
+        syswrite $c, ($way eq 'http' ? 'HTTP/1.1 200 OK' : 'Status: 200')
+            . "\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
+        CORE::close($c);
+    }
+}
 
 my $n = $t->nginx(<<'EOF');
 %%MAIN%%
@@ -57,6 +97,31 @@ http {
             error_page 502 503 = @s3;
         }
         location @s3 { %%S3_FAKE%%; s3_upload; }
+        location /fails/ {
+            %%FAILS%%;
+            s3_tries 1;
+            location /fails/http/ { s3_upload; error_page 502 = @http; }
+            location /fails/scgi/ { s3_upload; error_page 502 = @scgi; }
+            location /fails/http/page/ { s3_upload; error_page 502 /http; }
+            location /fails/scgi/page/ { s3_upload; error_page 502 /scgi; }
+            location /fails/http/kept/ {
+                mirror /nowhere;
+                s3_upload;
+                error_page 502 = @http;
+            }
+            location /fails/scgi/kept/ {
+                mirror /nowhere;
+                s3_upload;
+                error_page 502 = @scgi;
+            }
+        }
+        proxy_http_version 1.1;
+        scgi_param METHOD $request_method;
+        location @http { proxy_pass http://%%TO_HTTP%%; }
+        location @scgi { scgi_pass %%TO_SCGI%%; }
+        location /http { proxy_pass http://%%TO_HTTP%%; }
+        location /scgi { scgi_pass %%TO_SCGI%%; }
+        location /nowhere { return 204; }
     }
 }
 EOF
@@ -64,7 +129,7 @@ EOF
 sub state_log { S3T::Util::read_file($n->{dir} . '/state.log') }
 
 $t->expect_errors(qr/the request body was taken by another handler/);
-$t->expect_errors(qr/s3 UploadPart failed: 403/);
+$t->expect_errors(qr/s3 (?:UploadPart|PutObject) failed: 403/);
 $t->allow_errors(qr/upstream/);
 
 my $d = data(300 * KB);
@@ -88,6 +153,55 @@ for my $way (qw/ length chunked h2 /) {
     my ($put) = $s3->requests('put');
     is($put && $put->{sha256}, $d->{sha256}, "$way: whole");
 }
+
+# by the ways that error_page has: a named location, a page, and one whose body
+# nginx has for a mirror
+sub led_away {
+    my ($to, $way, $size) = @_;
+    my $path = "/fails/$to/$way-$size";
+    unlink values %seen;
+    my $r = $way =~ /h2/ && $size > 1 * MB
+        ? h2_put($n->port('h2'), $path, data($size))
+        : curl($n->url($path, $way =~ /h2/ ? 'h2' : ()),
+            file => data($size), h2 => scalar($way =~ /h2/),
+            chunked => scalar($way =~ /chunked|unsized/));
+    return ($r, map { S3T::Util::read_json_lines($seen{$_}) } keys %seen);
+}
+
+for my $way (qw/ length chunked h2 h2-unsized /) {
+    for my $size (300 * KB, 12 * MB) {
+        for my $next (sort keys %seen) {
+            my $name = "$next, $way, $size";
+            my ($r, @seen) = led_away($next, $way, $size);
+            is("$r->{status} @seen", '502 ', "$name: a body that is gone")
+                or diag explain [$r, @seen];
+
+            ($r, @seen) = led_away("$next/page", $way, $size);
+            is("$r->{status} $r->{body}", "502 ok\n", "$name: a page");
+            is_deeply(\@seen, [['GET', $next eq 'scgi' ? '0' : '', 0]],
+                "$name: has none") or diag explain \@seen;
+
+            ($r, @seen) = led_away("$next/kept", $way, $size);
+            is("$r->{status} $r->{body}", "200 ok\n", "$name: one kept");
+            is_deeply(\@seen, [['PUT', $size, $size]], "$name: is passed on")
+                or diag explain \@seen;
+        }
+    }
+}
+$t->expect_errors(
+    qr/taken by s3_upload, "\@(?:http|scgi)" cannot have it/);
+for my $how ("Content-Length: 20000000\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n989680\r\n")
+{
+    my $raw = $t->raw($n->port);
+    $raw->send("PUT /fails/http/page/x HTTP/1.1\r\nHost: a\r\n$how"
+        . 'x' x (6 * MB));
+    my $r = $raw->response;
+    is("$r->{status} $r->{body}", "502 ok\n", 'a page before the body is here');
+    is(lc($r->{headers}{connection} // ''), 'close', 'ends the connection');
+    $raw->close;
+}
+end_child($_) for @recorders;
 
 {
     my $raw = $t->raw($n->port);
