@@ -65,14 +65,13 @@ http {
         location /refused/retry {
             s3_endpoint %%REFUSING%%;
             s3_upload;
-            error_page 502 = @proxy;
+            error_page 502 = /proxied;
         }
         location = /other { return 200 "other $s3_transfer_state\n"; }
         location @named { return 503 "named $s3_transfer_state $s3_key\n"; }
         location = /page.html { internal; return 200 "page\n"; }
-        location @proxy {
-            rewrite ^ /sink break;
-            proxy_pass http://127.0.0.1:%%PORT%%;
+        location = /proxied {
+            proxy_pass http://127.0.0.1:%%PORT%%/sink;
             proxy_hide_header X-State;
         }
         location = /sink { return 200 "sink <$s3_transfer_state>\n"; }
