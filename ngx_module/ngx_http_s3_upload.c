@@ -19,6 +19,7 @@
 static ngx_int_t ngx_http_s3_upload_after(ngx_http_request_t *r);
 static void ngx_http_s3_upload_empty(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_upload_taken(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_s3_upload_ended(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_upload_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec);
 static void ngx_http_s3_upload_cleanup(void *data);
@@ -199,7 +200,7 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
         return r->discard_body;
     }
 
-    if (r->reading_body) {
+    if (r->reading_body || !ngx_http_s3_upload_ended(r)) {
         return 1;
     }
 
@@ -218,6 +219,25 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
     }
 
     return size < received;
+}
+
+
+/* Whether reading came to the body's end, if it has one. It did not where it
+   failed: the body was too large or malformed, a disk full. What was counted
+   then says nothing, since it is no more than what is there. */
+
+static ngx_uint_t
+ngx_http_s3_upload_ended(ngx_http_request_t *r)
+{
+    ngx_http_request_body_t  *rb;
+
+    if (r->headers_in.content_length_n < 0 && !r->headers_in.chunked) {
+        return 1;
+    }
+
+    rb = r->request_body;
+
+    return rb->rest == 0 && rb->last_saved;
 }
 
 
