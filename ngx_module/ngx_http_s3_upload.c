@@ -73,7 +73,8 @@ ngx_http_s3_upload_init(ngx_conf_t *cf)
  * An error_page leads away from a failed upload. What was consumed of its body
  * is gone, and not every handler could tell: uwsgi and SCGI take the length
  * from what is there, HTTP/2 need not announce one. So none gets the request as
- * if it were whole. What has become a GET asks for a page, and has no body.
+ * if it were whole. What has become a GET asks for a page, and has no body, nor
+ * has a post_action, which follows when the client has its answer.
  */
 
 static ngx_int_t
@@ -92,7 +93,7 @@ ngx_http_s3_upload_after(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
-    if (r->method == NGX_HTTP_GET) {
+    if (r->method == NGX_HTTP_GET || r->post_action) {
         ngx_http_s3_upload_empty(r);
         return NGX_DECLINED;
     }
@@ -260,6 +261,8 @@ ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     cln->handler = ngx_http_s3_upload_cleanup;
     cln->data = ctx;
 
+    ctx->uri_changes = r->uri_changes;
+
     rc = ngx_s3_transfer_create(conf->transfer, spec,
                                 ngx_http_s3_upload_event, ctx,
                                 &ctx->transfer, &result);
@@ -343,6 +346,11 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
     c = r->connection;
 
     ngx_http_set_log_request(c->log, r);
+
+    if (ngx_http_s3_led_away(r, ctx->uri_changes)) {
+        ngx_http_s3_upload_cleanup(ctx);
+        return;
+    }
 
     if (event == NGX_S3_RESUME) {
 

@@ -106,6 +106,8 @@ http {
                 error_page 413 = @s3;
             }
         }
+        location /told/http/ { %%S3_FAKE%%; s3_upload; post_action /http; }
+        location /told/scgi/ { %%S3_FAKE%%; s3_upload; post_action @scgi; }
         location /no-disk/ {
             client_body_buffer_size 16k;
             client_body_temp_path %%DIR%%/no-disk;
@@ -257,6 +259,20 @@ for my $how ("Content-Length: 20000000\r\n\r\n",
     is("$r->{status} $r->{body}", "502 ok\n", 'a page before the body is here');
     is(lc($r->{headers}{connection} // ''), 'close', 'ends the connection');
     $raw->close;
+}
+
+# who is told of an upload that was answered
+for my $way (qw/ length chunked h2 h2-unsized /) {
+    for my $next (sort keys %seen) {
+        unlink values %seen;
+        my $r = curl($n->url("/told/$next/$way", $way =~ /h2/ ? 'h2' : ()),
+            file => $d, h2 => scalar($way =~ /h2/),
+            chunked => scalar($way =~ /chunked|unsized/));
+        is($r->{status}, 201, "$next, $way: stored");
+        ok((wait_for { -s $seen{$next} }), 'post_action is done');
+        is_deeply([S3T::Util::read_json_lines($seen{$next})],
+            [['PUT', $next eq 'scgi' ? '0' : '', 0]], 'without a body');
+    }
 }
 end_child($_) for @recorders;
 
