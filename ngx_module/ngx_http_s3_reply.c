@@ -165,6 +165,13 @@ ngx_http_s3_send_error(ngx_http_request_t *r, ngx_uint_t status,
     value.data = out.start;
     value.len = out.pos - out.start;
 
+    /* an error_page may have the status of success for what it leads to, which
+       is not meant for a failure there */
+
+    if (r->err_status && r->err_status < NGX_HTTP_SPECIAL_RESPONSE) {
+        r->err_status = status;
+    }
+
     return ngx_http_s3_send_json(r, status, &value);
 }
 

@@ -108,6 +108,8 @@ http {
         }
         location /told/http/ { %%S3_FAKE%%; s3_upload; post_action /http; }
         location /told/scgi/ { %%S3_FAKE%%; s3_upload; post_action @scgi; }
+        location /moved/ { error_page 418 =201 @fails; return 418; }
+        location @fails { %%FAILS%%; s3_tries 1; s3_upload; }
         location /no-disk/ {
             client_body_buffer_size 16k;
             client_body_temp_path %%DIR%%/no-disk;
@@ -260,6 +262,13 @@ for my $how ("Content-Length: 20000000\r\n\r\n",
     is(lc($r->{headers}{connection} // ''), 'close', 'ends the connection');
     $raw->close;
 }
+
+# an error_page's own status is not for an upload that failed
+for my $size (300 * KB, 12 * MB) {
+    is(curl($n->url("/moved/$size"), file => data($size))->{status}, 502,
+        "$size: failed");
+}
+is(curl($n->url('/moved/x?uploads'), file => $d)->{status}, 501, 'refused');
 
 # who is told of an upload that was answered
 for my $way (qw/ length chunked h2 h2-unsized /) {
