@@ -109,6 +109,7 @@ http {
         location /told/http/ { %%S3_FAKE%%; s3_upload; post_action /http; }
         location /told/scgi/ { %%S3_FAKE%%; s3_upload; post_action @scgi; }
         location /moved/ { error_page 418 =201 @fails; return 418; }
+        location /stored/ { error_page 418 =200 @s3; return 418; }
         location @fails { %%FAILS%%; s3_tries 1; s3_upload; }
         location /no-disk/ {
             client_body_buffer_size 16k;
@@ -269,6 +270,14 @@ for my $size (300 * KB, 12 * MB) {
         "$size: failed");
 }
 is(curl($n->url('/moved/x?uploads'), file => $d)->{status}, 501, 'refused');
+
+# nor are the conditions of one that was stored for its answer
+for my $if ('If-None-Match: *',
+    'If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT')
+{
+    my $r = curl($n->url('/stored/x'), file => $d, headers => [$if]);
+    is("$r->{status} $r->{json}{state}", '200 completed', $if);
+}
 
 # who is told of an upload that was answered
 for my $way (qw/ length chunked h2 h2-unsized /) {
