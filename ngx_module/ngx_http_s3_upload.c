@@ -198,6 +198,15 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
     rb = r->request_body;
 
     if (rb == NULL) {
+
+#if (NGX_HTTP_V2)
+
+        if (r->stream && r->stream->skip_data) {
+            return 1;
+        }
+
+#endif
+
         return r->discard_body;
     }
 

@@ -111,6 +111,11 @@ http {
         location /moved/ { error_page 418 =201 @fails; return 418; }
         location /stored/ { error_page 418 =200 @s3; return 418; }
         location @fails { %%FAILS%%; s3_tries 1; s3_upload; }
+        location /dropped/ {
+            add_header Last-Modified "Sat, 01 Jan 2022 00:00:00 GMT";
+            return 200 "not a 412";
+            error_page 412 = @s3;
+        }
         location /no-disk/ {
             client_body_buffer_size 16k;
             client_body_temp_path %%DIR%%/no-disk;
@@ -215,6 +220,17 @@ for my $way (qw/ length chunked /) {
     is(scalar(my @none = $s3->requests), 0, 'stores none of it');
 }
 $t->expect_errors(qr/open\(\) \S+no-disk\S+ failed/);
+
+# and of one that nginx drops, nothing is there
+for my $way (qw/ length chunked h2 h2-unsized /) {
+    $s3->forget;
+    curl($n->url("/dropped/$way", $way =~ /h2/ ? 'h2' : ()), file => $d,
+        h2 => scalar($way =~ /h2/),
+        chunked => scalar($way =~ /chunked|unsized/),
+        headers => ['If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT']);
+    ok((wait_for { state_log() =~ m{^/dropped/$way }m }), "$way: dropped");
+    is(scalar(my @none = $s3->requests), 0, 'makes no object');
+}
 
 # by the ways that error_page has: a named location, a page, and one whose body
 # nginx has for a mirror
