@@ -192,6 +192,8 @@ ngx_http_s3_ingest_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     cln->handler = ngx_http_s3_ingest_cleanup;
     cln->data = ctx;
 
+    ctx->uri_changes = r->uri_changes;
+
     rc = ngx_s3_pull_start(icf->pull, spec, ngx_http_s3_ingest_done, ctx,
                            &ctx->pull, &result);
 
@@ -280,6 +282,10 @@ ngx_http_s3_ingest_done(void *data, ngx_s3_result_t *result,
     *ctx->record = *record;
     ctx->recorded = 1;
     ctx->pull = NULL;
+
+    if (ngx_http_s3_led_away(r, ctx->uri_changes)) {
+        return;
+    }
 
     conf = ngx_http_get_module_loc_conf(r, ngx_http_s3_transfer_module);
 

@@ -76,6 +76,11 @@ ngx_http_s3_send_chain(ngx_http_request_t *r, ngx_uint_t status,
     ngx_http_clear_accept_ranges(r);
     ngx_http_clear_last_modified(r);
 
+    /* conditions of the request are on an object, not on this answer, which is
+       a 200 where an error_page says so */
+
+    r->disable_not_modified = 1;
+
     r->headers_out.status = status;
     r->headers_out.content_length_n = len;
     r->headers_out.content_type.data = (u_char *) type;
@@ -164,6 +169,13 @@ ngx_http_s3_send_error(ngx_http_request_t *r, ngx_uint_t status,
 
     value.data = out.start;
     value.len = out.pos - out.start;
+
+    /* an error_page may have the status of success for what it leads to, which
+       is not meant for a failure there */
+
+    if (r->err_status && r->err_status < NGX_HTTP_SPECIAL_RESPONSE) {
+        r->err_status = status;
+    }
 
     return ngx_http_s3_send_json(r, status, &value);
 }

@@ -10,6 +10,12 @@
 #include <ngx_http.h>
 
 
+/* Whether the request is somewhere else since its uri_changes were these: a
+   client that leaves while it waits leads to a post_action. It is not to be
+   answered, nor is the module's context its own any more. */
+#define ngx_http_s3_led_away(r, changes)  ((r)->uri_changes != (changes))
+
+
 /*
  * All of these return what is to be finalized with (or returned from a content
  * handler); a body that was not read yet is discarded without asking the

@@ -127,6 +127,7 @@ typedef struct {
                                                     file */
     ngx_http_s3_place_t          place;  /* where the body is received */
     ngx_int_t                    status;         /* of an upload that ended */
+    ngx_uint_t                   uri_changes;    /* of the request, at first */
     unsigned                     reading:1;      /* the body API was called */
     unsigned                     shared:1;       /* the body stays for others:
                                                     a mirror, an error_page */

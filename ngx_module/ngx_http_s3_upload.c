@@ -19,6 +19,7 @@
 static ngx_int_t ngx_http_s3_upload_after(ngx_http_request_t *r);
 static void ngx_http_s3_upload_empty(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_s3_upload_taken(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_s3_upload_ended(ngx_http_request_t *r);
 static ngx_int_t ngx_http_s3_upload_begin(ngx_http_request_t *r,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_transfer_spec_t *spec);
 static void ngx_http_s3_upload_cleanup(void *data);
@@ -72,7 +73,8 @@ ngx_http_s3_upload_init(ngx_conf_t *cf)
  * An error_page leads away from a failed upload. What was consumed of its body
  * is gone, and not every handler could tell: uwsgi and SCGI take the length
  * from what is there, HTTP/2 need not announce one. So none gets the request as
- * if it were whole. What has become a GET asks for a page, and has no body.
+ * if it were whole. What has become a GET asks for a page, and has no body, nor
+ * has a post_action, which follows when the client has its answer.
  */
 
 static ngx_int_t
@@ -91,7 +93,7 @@ ngx_http_s3_upload_after(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
-    if (r->method == NGX_HTTP_GET) {
+    if (r->method == NGX_HTTP_GET || r->post_action) {
         ngx_http_s3_upload_empty(r);
         return NGX_DECLINED;
     }
@@ -196,10 +198,19 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
     rb = r->request_body;
 
     if (rb == NULL) {
+
+#if (NGX_HTTP_V2)
+
+        if (r->stream && r->stream->skip_data) {
+            return 1;
+        }
+
+#endif
+
         return r->discard_body;
     }
 
-    if (r->reading_body) {
+    if (r->reading_body || !ngx_http_s3_upload_ended(r)) {
         return 1;
     }
 
@@ -221,6 +232,25 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
 }
 
 
+/* Whether reading came to the body's end, if it has one. It did not where it
+   failed: the body was too large or malformed, a disk full. What was counted
+   then says nothing, since it is no more than what is there. */
+
+static ngx_uint_t
+ngx_http_s3_upload_ended(ngx_http_request_t *r)
+{
+    ngx_http_request_body_t  *rb;
+
+    if (r->headers_in.content_length_n < 0 && !r->headers_in.chunked) {
+        return 1;
+    }
+
+    rb = r->request_body;
+
+    return rb->rest == 0 && rb->last_saved;
+}
+
+
 static ngx_int_t
 ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_transfer_spec_t *spec)
@@ -239,6 +269,8 @@ ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
 
     cln->handler = ngx_http_s3_upload_cleanup;
     cln->data = ctx;
+
+    ctx->uri_changes = r->uri_changes;
 
     rc = ngx_s3_transfer_create(conf->transfer, spec,
                                 ngx_http_s3_upload_event, ctx,
@@ -323,6 +355,11 @@ ngx_http_s3_upload_event(void *data, ngx_s3_transfer_event_e event)
     c = r->connection;
 
     ngx_http_set_log_request(c->log, r);
+
+    if (ngx_http_s3_led_away(r, ctx->uri_changes)) {
+        ngx_http_s3_upload_cleanup(ctx);
+        return;
+    }
 
     if (event == NGX_S3_RESUME) {
 

@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
 # Beside other handlers: a body that one of them has consumed makes no object,
-# and one that was consumed here is not passed on as if it were whole; a client
-# that leaves is a 499, an early answer ends the connection; and what
+# and one that was consumed here is not passed on as if it were whole, nor is
+# one that could not be read to its end; a client that leaves is a 499, an early answer ends the connection; and what
 # worker_shutdown_timeout cuts off is aborted.
 
 use strict;
@@ -96,7 +96,33 @@ http {
             proxy_intercept_errors on;
             error_page 502 503 = @s3;
         }
-        location @s3 { %%S3_FAKE%%; s3_upload; }
+        location /small/ {
+            client_max_body_size 1m;
+            %%S3_FAKE%%;
+            location /small/http { s3_upload; error_page 413 = @http; }
+            location /small/scgi { s3_upload; error_page 413 = @scgi; }
+            location /small/s3 {
+                proxy_pass %%REFUSES%%;
+                error_page 413 = @s3;
+            }
+        }
+        location /told/http/ { %%S3_FAKE%%; s3_upload; post_action /http; }
+        location /told/scgi/ { %%S3_FAKE%%; s3_upload; post_action @scgi; }
+        location /moved/ { error_page 418 =201 @fails; return 418; }
+        location /stored/ { error_page 418 =200 @s3; return 418; }
+        location @fails { %%FAILS%%; s3_tries 1; s3_upload; }
+        location /dropped/ {
+            add_header Last-Modified "Sat, 01 Jan 2022 00:00:00 GMT";
+            return 200 "not a 412";
+            error_page 412 = @s3;
+        }
+        location /no-disk/ {
+            client_body_buffer_size 16k;
+            client_body_temp_path %%DIR%%/no-disk;
+            proxy_pass %%REFUSES%%;
+            error_page 500 = @s3;
+        }
+        location @s3 { client_max_body_size 0; %%S3_FAKE%%; s3_upload; }
         location /fails/ {
             %%FAILS%%;
             s3_tries 1;
@@ -117,8 +143,11 @@ http {
         }
         proxy_http_version 1.1;
         scgi_param METHOD $request_method;
-        location @http { proxy_pass http://%%TO_HTTP%%; }
-        location @scgi { scgi_pass %%TO_SCGI%%; }
+        location @http {
+            client_max_body_size 0;
+            proxy_pass http://%%TO_HTTP%%;
+        }
+        location @scgi { client_max_body_size 0; scgi_pass %%TO_SCGI%%; }
         location /http { proxy_pass http://%%TO_HTTP%%; }
         location /scgi { scgi_pass %%TO_SCGI%%; }
         location /nowhere { return 204; }
@@ -152,6 +181,55 @@ for my $way (qw/ length chunked h2 /) {
     is($r->{status}, 201, "$way: a buffered one is there for the next");
     my ($put) = $s3->requests('put');
     is($put && $put->{sha256}, $d->{sha256}, "$way: whole");
+}
+
+# what is there of a body that nginx could not read to its end is not the body
+sub chunk { sprintf "%x\r\n%s\r\n", $_[0], 'x' x $_[0] }
+
+for my $to (qw/ s3 http scgi /) {
+    for my $first ('', chunk(300 * KB)) {
+        for my $apart (0, 1) {
+            $s3->forget;
+            unlink values %seen;
+            my $raw = $t->raw($n->port);
+            $raw->send("PUT /small/$to HTTP/1.1\r\nHost: a\r\n"
+                . "Transfer-Encoding: chunked\r\n\r\n"
+                . ($apart ? '' : $first . chunk(2 * MB)));
+            if ($apart) {
+                $raw->delivered;
+                $raw->send($first);
+                $raw->delivered;
+                $raw->send(chunk(2 * MB));
+            }
+            my $name = "$to, too large after " . length($first);
+            is($raw->response->{status}, $to eq 's3' ? 500 : 413, $name);
+            is(scalar(my @none = ($s3->requests('put'), grep { -e } %seen)),
+                0, 'and none gets what was there');
+            $raw->close;
+        }
+    }
+}
+$t->expect_errors(qr/client intended to send too large chunked body/);
+
+rename "$n->{dir}/no-disk", "$n->{dir}/no-more-disk" or die "rename: $!";
+for my $way (qw/ length chunked /) {
+    $s3->forget;
+    my $r = curl($n->url('/no-disk/x'), file => $d,
+        chunked => scalar($way eq 'chunked'));
+    is($r->{status}, 500, "$way: no place for the body");
+    is(scalar(my @none = $s3->requests), 0, 'stores none of it');
+}
+$t->expect_errors(qr/open\(\) \S+no-disk\S+ failed/);
+
+# and of one that nginx drops, nothing is there
+for my $way (qw/ length chunked h2 h2-unsized /) {
+    $s3->forget;
+    curl($n->url("/dropped/$way", $way =~ /h2/ ? 'h2' : ()), file => $d,
+        h2 => scalar($way =~ /h2/),
+        chunked => scalar($way =~ /chunked|unsized/),
+        headers => ['If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT']);
+    ok((wait_for { state_log() =~ m{^/dropped/$way }m }), "$way: dropped");
+    is(scalar(my @none = $s3->requests), 0, 'makes no object');
 }
 
 # by the ways that error_page has: a named location, a page, and one whose body
@@ -200,6 +278,35 @@ for my $how ("Content-Length: 20000000\r\n\r\n",
     is("$r->{status} $r->{body}", "502 ok\n", 'a page before the body is here');
     is(lc($r->{headers}{connection} // ''), 'close', 'ends the connection');
     $raw->close;
+}
+
+# an error_page's own status is not for an upload that failed
+for my $size (300 * KB, 12 * MB) {
+    is(curl($n->url("/moved/$size"), file => data($size))->{status}, 502,
+        "$size: failed");
+}
+is(curl($n->url('/moved/x?uploads'), file => $d)->{status}, 501, 'refused');
+
+# nor are the conditions of one that was stored for its answer
+for my $if ('If-None-Match: *',
+    'If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT')
+{
+    my $r = curl($n->url('/stored/x'), file => $d, headers => [$if]);
+    is("$r->{status} $r->{json}{state}", '200 completed', $if);
+}
+
+# who is told of an upload that was answered
+for my $way (qw/ length chunked h2 h2-unsized /) {
+    for my $next (sort keys %seen) {
+        unlink values %seen;
+        my $r = curl($n->url("/told/$next/$way", $way =~ /h2/ ? 'h2' : ()),
+            file => $d, h2 => scalar($way =~ /h2/),
+            chunked => scalar($way =~ /chunked|unsized/));
+        is($r->{status}, 201, "$next, $way: stored");
+        ok((wait_for { -s $seen{$next} }), 'post_action is done');
+        is_deeply([S3T::Util::read_json_lines($seen{$next})],
+            [['PUT', $next eq 'scgi' ? '0' : '', 0]], 'without a body');
+    }
 }
 end_child($_) for @recorders;
 

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # Who finds no room in s3_memory waits for s3_queue_timeout, then gets 503; its
-# body was not read and S3 heard nothing of it.
+# body was not read and S3 heard nothing of it. A client that leaves meanwhile
+# gives its turn away.
 
 use strict;
 use warnings;
@@ -13,9 +14,11 @@ use Time::HiRes qw/ time /;
 
 my $t = S3T->new;
 my $s3 = $t->fake;
+my $after = $t->fake(on => { put => { delay => 1 } });
 
 $t->token(S3_FAKE => 's3_bucket bucket; s3_credentials static k s; '
-    . 's3_payload_signature off; s3_endpoint ' . $s3->url);
+    . 's3_payload_signature off; s3_endpoint ' . $s3->url,
+    AFTER => $after->url);
 
 my $n = $t->nginx(<<'EOF');
 %%MAIN%%
@@ -29,6 +32,16 @@ http {
         listen 127.0.0.1:%%PORT%%;
         location / { %%S3_FAKE%%; s3_queue_timeout 1s; s3_upload; }
         location /patient/ { %%S3_FAKE%%; s3_queue_timeout 20s; s3_upload; }
+        location /left/ {
+            %%S3_FAKE%%;
+            s3_queue_timeout 20s;
+            s3_upload;
+            post_action /after;
+        }
+        location /after {
+            proxy_pass %%AFTER%%;
+            proxy_ignore_client_abort on;
+        }
         location /transfers/ { s3_status; }
     }
 }
@@ -68,6 +81,22 @@ is(scalar(grep { $_->{path} =~ /late/ } $s3->requests), 0,
 is(curl($n->url("/transfers/?state=active"))->{json}{totals}{memoryUsed},
     38 * 256 * KB, 'what they do not fill was taken back, the rest was not');
 
+# one whose post_action still goes on when its turn would have come
+my $left_id = 'leaves-0123456789';
+my $left = $t->raw($n->port);
+$left->send("PUT /left/x?id=$left_id HTTP/1.1\r\nHost: a\r\n"
+    . "Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n");
+wait_for { (curl($n->url("/transfers/$left_id"))->{status} || 0) == 200 };
+$left->close;
+ok((wait_for { $after->begun('put') }), 'a post_action');
+$t->allow_errors(qr/upstream prematurely closed/);
+
 $stalled[0]->reset;
 is($patient->wait->{status}, 201, 'one that waits longer gets its turn');
 $stalled[1]->reset;
+
+ok((wait_for { $after->requests('put') == 1 }), 'the post_action had its time');
+is(curl($n->url("/transfers/$left_id"))->{json}{state}, 'aborted',
+    'the upload of a client that left');
+is(scalar(grep { $_->{path} =~ /left/ } $s3->requests), 0,
+    'S3 heard nothing of it');

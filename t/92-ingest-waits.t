@@ -32,6 +32,8 @@ sub head { "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: $_[0]\r\n\r\n" }
 my $all = head(length $text);
 my %origin = (
     '/all' => sub { { raw => $all . $text, close => 'after' } },
+    '/late' => sub { { pieces => [0.5, head(0)], close => 'after' } },
+    '/after' => sub { { delay => 1, body => '' } },
     '/none' => sub { { raw => head(0), close => 'after' } },
 
     # who loses patience
@@ -100,6 +102,15 @@ http {
             s3_part_concurrency 1;
             s3_ingest http://%%NGINX%%/large;
         }
+        location /left/ {
+            s3_ingest http://%%FAKE%%/late;
+            post_action /after;
+        }
+        location /after {
+            proxy_pass http://%%FAKE%%;
+            proxy_method GET;
+            proxy_ignore_client_abort on;
+        }
         location /async/ {
             s3_ingest http://%%FAKE%%/halts;
             s3_ingest_async on;
@@ -165,6 +176,17 @@ subtest 'for S3' => sub {
     my ($sent, $seconds) = split / /, read_file("$nginx->{dir}/sent.log");
     is($sent, 64 * MB, 'once');
     cmp_ok($seconds, '>', 5, 'the origin was held back');
+};
+
+subtest 'for a client that left, and a post_action that is on' => sub {
+    my $left = $t->raw($n->port);
+    $left->send("POST /left/x?id=left-0123456789ab HTTP/1.1\r\nHost: a\r\n"
+        . "Content-Length: 0\r\n\r\n");
+    wait_for { record('left-0123456789ab')->{state} };
+    $left->close;
+    ok((wait_for { grep { $_->{path} eq '/after' } $fake->requests('get') }),
+        'the post_action had its time');
+    is(record('left-0123456789ab')->{state}, 'completed', 'the pull');
 };
 
 subtest 'over a reload' => sub {
