@@ -453,6 +453,10 @@ ngx_http_s3_tee_pass(ngx_http_s3_ctx_t *ctx, ngx_chain_t *out)
 
     if (tee->deaf) {
 
+        if (ngx_http_s3_tee_leaving(r)) {
+            ngx_http_s3_tee_drop(ctx, S3_TEE_TRUNCATED, NGX_S3_LEAVING);
+        }
+
         if (tee->state == NGX_HTTP_S3_TEE_NOT) {
 
             /* nobody wants it any more */

@@ -93,6 +93,8 @@ ngx_uint_t ngx_http_s3_tee_cut_off(ngx_http_request_t *r);
 /* before the first byte. NGX_OK: the response may go on without its client;
    NGX_DECLINED: not over this connection */
 ngx_int_t ngx_http_s3_tee_watch(ngx_http_request_t *r);
+/* whether the worker may not wait for the rest any more */
+ngx_uint_t ngx_http_s3_tee_leaving(ngx_http_request_t *r);
 /* out is passed to the filters below; NGX_ERROR: no memory */
 ngx_int_t ngx_http_s3_tee_remember(ngx_http_request_t *r,
     ngx_http_s3_tee_t *tee, ngx_chain_t *out);

@@ -59,6 +59,21 @@ ngx_http_s3_tee_reading(ngx_http_request_t *r)
 #endif
 
 
+/* worker_shutdown_timeout closes connections. A stream of HTTP/2 ends as if its
+   client had left, or has nobody to tell it where that has: the upstream's
+   connection knows. */
+
+ngx_uint_t
+ngx_http_s3_tee_leaving(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    return u && u->peer.connection && u->peer.connection->close;
+}
+
+
 /* Filters and connections below keep what they could not send; the upstream
    waits for it, and when nobody sends it any more it has to be said that it is
    gone. */

@@ -246,7 +246,9 @@ ngx_http_s3_tee_private(ngx_str_t *value)
 
 /* An answer that ends with its connection looks whole wherever it is cut. gRPC
    has an end of its own, which nginx insists on; so has FastCGI, see
-   ngx_http_s3_tee_cut_off(), but nothing tells it in an answer of the cache. */
+   ngx_http_s3_tee_cut_off(), but nothing tells it in an answer of the cache.
+   Chunks end an answer only for who decodes them: uwsgi, SCGI and FastCGI note
+   what such a header says and pass the bytes on as they are. */
 
 static ngx_uint_t
 ngx_http_s3_tee_close_delimited(ngx_http_request_t *r,
@@ -259,7 +261,7 @@ ngx_http_s3_tee_close_delimited(ngx_http_request_t *r,
     if (conf->close_delimited || u == NULL
         || r->headers_out.content_length_n != -1
         || u->headers_in.content_length_n != -1
-        || u->headers_in.chunked)
+        || (u->headers_in.chunked && ngx_http_s3_tee_protocol(u, "proxy")))
     {
         return 0;
     }

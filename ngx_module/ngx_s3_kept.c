@@ -69,6 +69,35 @@ ngx_s3_keep(ngx_pool_t *pool, ngx_array_t *headers, ngx_uint_t fixed,
 }
 
 
+uint32_t
+ngx_s3_kept_sum(ngx_array_t *fields)
+{
+    uint32_t     crc;
+    ngx_uint_t   i;
+    s3_field_t  *f;
+
+    ngx_crc32_init(crc);
+
+    f = fields->elts;
+
+    for (i = 0; i < fields->nelts; i++) {
+
+        if (ngx_s3_kept_find(f[i].name) == NULL) {
+            continue;
+        }
+
+        ngx_crc32_update(&crc, (u_char *) f[i].name.data, f[i].name.len);
+        ngx_crc32_update(&crc, (u_char *) ":", 1);
+        ngx_crc32_update(&crc, (u_char *) f[i].value.data, f[i].value.len);
+        ngx_crc32_update(&crc, (u_char *) "\n", 1);
+    }
+
+    ngx_crc32_final(crc);
+
+    return crc;
+}
+
+
 static const ngx_s3_kept_t *
 ngx_s3_kept_find(s3_str_t name)
 {

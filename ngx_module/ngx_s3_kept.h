@@ -33,5 +33,9 @@ extern const ngx_s3_kept_t  ngx_s3_kept[];
 ngx_int_t ngx_s3_keep(ngx_pool_t *pool, ngx_array_t *headers,
     ngx_uint_t fixed, s3_str_t name, s3_str_t value);
 
+/* a CRC-32 of those of an answer's fields (of s3_field_t, names in lower case)
+   that are kept: another one, other fields */
+uint32_t ngx_s3_kept_sum(ngx_array_t *fields);
+
 
 #endif /* NGX_S3_KEPT_H */

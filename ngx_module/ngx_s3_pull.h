@@ -105,6 +105,7 @@ typedef struct {
     size_t                   etag_len;
     u_char                   encoding[NGX_S3_PULL_ENCODING];
     size_t                   encoding_len;
+    uint32_t                 said;       /* ngx_s3_kept_sum() of the answer */
     ngx_str_t                place;      /* the URL that the body is from,
                                             without its query; of pool */
     size_t                   place_size; /* its memory */
@@ -169,7 +170,8 @@ ngx_int_t ngx_s3_pull_redirect(ngx_s3_pull_t *p);
 /* notes what the answer says of its body, for other tries */
 void ngx_s3_pull_note(ngx_s3_pull_t *p);
 
-/* whether an answer has the same body as that which was noted */
+/* whether an answer has the same body, and says the same of it, as that which
+   was noted */
 ngx_uint_t ngx_s3_pull_same(ngx_s3_pull_t *p);
 
 /* whether an answer is the rest that was asked for */

@@ -5,6 +5,7 @@
 #include "ngx_s3_pull.h"
 
 #include "ngx_s3_answer.h"
+#include "ngx_s3_kept.h"
 #include "ngx_s3_multipart.h"
 #include "ngx_s3_sign.h"
 #include "s3_addr.h"
@@ -454,6 +455,8 @@ ngx_s3_pull_note(ngx_s3_pull_t *p)
                     && !s3_str_case_eqs(ngx_s3_to_str(ranges), "none")
                     && ngx_s3_pull_save_place(p) == NGX_OK);
 
+    p->said = ngx_s3_kept_sum(p->rq.fields);
+
     p->etag_len = ngx_s3_pull_save(p->etag, sizeof(p->etag), &etag);
     p->encoding_len = ngx_s3_pull_save(p->encoding, sizeof(p->encoding),
                                        &encoding);
@@ -543,9 +546,7 @@ ngx_uint_t
 ngx_s3_pull_same(ngx_s3_pull_t *p)
 {
     return p->rq.content_length == p->total
-           && ngx_s3_pull_is(p, "etag", p->etag, p->etag_len)
-           && ngx_s3_pull_is(p, "content-encoding", p->encoding,
-                             p->encoding_len);
+           && ngx_s3_kept_sum(p->rq.fields) == p->said;
 }
 
 

@@ -535,6 +535,29 @@ subtest 'reload' => sub {
     ok((wait_for { !$n->leaving_workers } 15), 'the old worker leaves');
 };
 
+# the client of HTTP/2 that is there, and the one that has left
+subtest 'no longer than a worker may' => sub {
+    my $short = $t->nginx("worker_shutdown_timeout 500ms;\n$conf");
+    my ($old) = $short->workers;
+    my %id = map { $_ => id("short $_") } qw/ stays left /;
+    my %path = map { $_ => "/tee/continue$path?rate=400000&length&id=$id{$_}" }
+        keys %id;
+    my $stays = curl_start($short->url($path{stays}, 'h2'), h2 => 1,
+        digest => 1);
+    h2_put($short->port('h2'), $path{left}, '/dev/null', method => 'GET',
+        take => 100_000, pause => 0.2, then => 'end-close');
+    ok((wait_for { !grep { !record($short, $_)->{bytesTransferred} }
+        values %id }), 'both are under way');
+    $short->reload;
+    ok((wait_for { !kill 0, $old } 5), 'the worker leaves');
+    isnt($stays->wait->{exit}, 0, 'the client sees that it is cut');
+    for (sort keys %id) {
+        is(logged($short, $id{$_})->{tee}, 'truncated', "$_: the word for it");
+        is(is_final($short, $id{$_}, 'aborted', $_)->{error},
+            'worker is shutting down', "$_: and why");
+    }
+};
+
 subtest 'many, and little memory' => sub {
     my $few = $t->nginx($conf =~ s/s3_memory 400m/s3_memory 30m/r);
     my $six = data(6_000_000);

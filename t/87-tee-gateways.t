@@ -60,6 +60,7 @@ http {
     grpc_buffer_size 64k;
     uwsgi_max_temp_file_size 0;
     scgi_max_temp_file_size 0;
+    uwsgi_cache_path %%DIR%%/cache keys_zone=cache:1m;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
@@ -71,6 +72,10 @@ http {
         }
         location /uwsgi/ { %%UWSGI%% s3_tee $arg_id; }
         location /scgi/ { %%SCGI%% s3_tee $arg_id; }
+        location /cached/ {
+            uwsgi_cache cache; uwsgi_cache_key $uri; uwsgi_cache_valid 1m;
+            %%UWSGI%% s3_tee $arg_id;
+        }
         location /open/ { s3_tee_close_delimited on; %%UWSGI%% s3_tee $arg_id; }
         location /status/ { access_log off; s3_status; }
     }
@@ -130,6 +135,17 @@ subtest 'nothing tells the end' => sub {
         my $id = id("open $name");
         my $r = download("/$name$path", $id);
         is($r->{sha256}, $d->{sha256}, "$name: the client");
+        is(logged($n, $id)->{tee}, 'close_delimited', "$name: the word for it");
+        is($s3->head($id), undef, "$name: no object");
+    }
+};
+
+# nor does the word of a framing that nobody decodes
+subtest 'chunks where there are none' => sub {
+    for my $name (qw/ uwsgi scgi cached cached /) {
+        my $id = id("chunked $name " . rand);
+        my $r = download("/$name$path?chunked&cut=6000000", $id);
+        is("$r->{exit} $r->{size}", '0 6000000', "$name: the client");
         is(logged($n, $id)->{tee}, 'close_delimited', "$name: the word for it");
         is($s3->head($id), undef, "$name: no object");
     }

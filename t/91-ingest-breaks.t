@@ -103,6 +103,11 @@ my %answers = (
         headers => { 'Retry-After' => 2 } }
         : { status => 200, body => 'busy' } },
     '/odd' => sub { { status => nth('odd') == 1 ? 520 : 200 } },
+    # (an ETag of its own would tell)
+    '/said' => sub { my $n = nth('said'); { close => 'after', raw => substr(
+        answer('200 OK', 'said', "Content-Type: text/x-$n",
+        "Last-Modified: Mon, 0$n Jan 2001 00:00:00 GMT"),
+        0, $n == 1 ? -4 : 999) } },
     '/late' => sub { nth('late') == 1 ? { close => 'before' }
         : { status => 200, body => 'late' } },
     '/silent' => sub { { delay => 30 } },
@@ -256,6 +261,10 @@ subtest 'before the first byte' => sub {
     is(pull("/get/$_")->{status}, 201, $_) for qw/ odd late trickle more /;
     is($s3->get('get/late'), 'late', 'what S3 holds');
     is($s3->get('get/more'), 'abc', 'no byte beyond the length');
+    is(pull('/get/said')->{status}, 201, 'another answer of the same length');
+    my $said = $s3->head('get/said');
+    is($said->{'content-type'}, 'text/x-2', 'has its own fields');
+    like($said->{'x-amz-meta-origin-last-modified'}, qr/02 Jan/, 'all of them');
 };
 
 subtest 'given up' => sub {

@@ -2,7 +2,8 @@
 
 # origin_gateway.pl PORT DIRECTORY: an application behind uwsgi or scgi, which
 # it tells by the first byte of a request. It serves the files of a directory;
-# ?length says how many bytes come, ?cut=N breaks off after N of them.
+# ?length says how many bytes come, ?chunked that they come in chunks, which no
+# gateway has; ?cut=N breaks off after N of them.
 
 use strict;
 use warnings;
@@ -57,7 +58,9 @@ sub serve {
     my $left = ($query || '') =~ /cut=(\d+)/ ? $1 : $size;
 
     print $c "Status: 200 OK\r\nContent-Type: application/octet-stream\r\n",
-        ($query || '') =~ /length/ ? "Content-Length: $size\r\n" : '', "\r\n";
+        ($query || '') =~ /length/ ? "Content-Length: $size\r\n" : '',
+        ($query || '') =~ /chunked/ ? "Transfer-Encoding: chunked\r\n" : '',
+        "\r\n";
 
     while ($left > 0) {
         my $n = read $fh, my $bytes, $left < 65536 ? $left : 65536 or last;
