@@ -22,6 +22,7 @@
 
 typedef struct {
     ngx_http_request_t    *request;
+    ngx_uint_t             uri_changes;  /* of the request, at first */
     ngx_s3_store_t        *store;    /* that is being asked, or NULL */
     ngx_s3_store_t        *todo[2];
     ngx_uint_t             next;     /* of todo */
@@ -382,6 +383,7 @@ ngx_http_s3_status_ctx(ngx_http_request_t *r, ngx_str_t *id,
     cln->data = ctx;
 
     ctx->request = r;
+    ctx->uri_changes = r->uri_changes;
     ctx->read.id = ctx->id;
     ctx->read.handler = ngx_http_s3_status_answer;
     ctx->read.data = ctx;
@@ -436,6 +438,11 @@ ngx_http_s3_status_answer(ngx_s3_store_read_t *read, ngx_int_t rc)
 
     ctx->store = NULL;
 
+    if (ngx_http_s3_led_away(r, ctx->uri_changes)) {
+        ngx_http_s3_status_cleanup(ctx);
+        return;
+    }
+
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "s3 status: store answered, rc:%i", rc);
 
@@ -480,6 +487,10 @@ ngx_http_s3_status_patience(ngx_event_t *ev)
     ngx_http_set_log_request(c->log, r);
 
     ngx_http_s3_status_cleanup(ctx);
+
+    if (ngx_http_s3_led_away(r, ctx->uri_changes)) {
+        return;
+    }
 
     ngx_http_finalize_request(r, ngx_http_s3_status_reply(ctx, NGX_DECLINED));
 

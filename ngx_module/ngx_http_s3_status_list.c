@@ -38,6 +38,7 @@ typedef struct {
     ngx_int_t              ident;
 
     ngx_http_request_t    *request;
+    ngx_uint_t             uri_changes;  /* of the request, at first */
     ngx_s3_zone_t         *zone;
     ngx_s3_zone_cursor_t   cursor;
     ngx_str_t              owner;    /* of the cursor */
@@ -186,6 +187,7 @@ ngx_http_s3_list_create(ngx_http_request_t *r, ngx_s3_zone_t *zone,
 
     list->ident = -1;
     list->request = r;
+    list->uri_changes = r->uri_changes;
     list->zone = zone;
 
     if (owner) {
@@ -262,6 +264,11 @@ ngx_http_s3_list_handler(ngx_event_t *ev)
     c = r->connection;
 
     ngx_http_set_log_request(c->log, r);
+
+    if (ngx_http_s3_led_away(r, list->uri_changes)) {
+        ngx_http_s3_list_cleanup(list);
+        return;
+    }
 
     rc = ngx_http_s3_list_turn(list);
 

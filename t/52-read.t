@@ -21,11 +21,13 @@ my $null = S3T::Null->new($t->dir);
 my $redis = $t->own_redis;
 my $db = $t->own_dynamodb;
 my $at = "http://127.0.0.1:$db->{port}";
+my $after = $t->fake(on => { get => { delay => 1, status => 200 } });
 
 my $conf = <<'EOC';
 %%MAIN%%
 http {
     %%HTTP%%
+    log_format after $upstream_status;
     s3_endpoint %%NULL%%;
     s3_bucket records;
     s3_credentials static testaccess testsecret;
@@ -39,13 +41,19 @@ http {
         location /upload/ { s3_owner $arg_owner; s3_upload; }
         location /transfers/ { s3_status list; }
         location /mine/ { s3_owner $arg_owner; s3_status; }
+        location /left/ { s3_status; post_action /after; }
+        location /after {
+            proxy_pass %%AFTER%%;
+            proxy_ignore_client_abort on;
+            access_log %%DIR%%/after.log after;
+        }
     }
 }
 EOC
 
 sub instance {
     my (@stores) = @_;
-    $t->token(NULL => $null->url, STORES => join "\n    ", @stores);
+    $t->token(NULL => $null->url, AFTER => $after->url, STORES => join "\n    ", @stores);
     return $t->nginx($conf);
 }
 
@@ -323,6 +331,22 @@ subtest 'deaf' => sub {
         2, 0.1), 'DynamoDB does not wait for Redis');
     $redis->signal('CONT');
     ok((wait_for { totals($other)->{redis}{up} == 1 } 15), 'Redis is back');
+};
+
+# nginx leads the request of a client that left to its post_action
+subtest 'for a client that left, and a post_action that is on' => sub {
+    my $n = instance($to_redis);
+    new_id();
+    $redis->signal('STOP');
+    my $left = $t->raw($n->port);
+    $left->send("GET /left/$id HTTP/1.1\r\nHost: t\r\n\r\n");
+    sleep 0.3;
+    $left->close;
+    ok((wait_for { $after->begun('get') }), 'a post_action');
+    $redis->signal('CONT');
+    ok((wait_for { -s "$n->{dir}/after.log" }), 'ends');
+    is(S3T::Util::read_file("$n->{dir}/after.log"), "200\n", 'in its own time');
+    ok($n->quit, 'and nothing is left of it');
 };
 
 subtest 'down' => sub {
