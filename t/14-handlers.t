@@ -39,7 +39,7 @@ $t->token(S3_FAKE => $keys . $s3->url, EARLY => $keys . $early->url,
     EATS => $eats->url, REFUSES => $refuses->url);
 
 # Stands where an error_page leads to, over HTTP and over SCGI: says what each
-# request announced of a body, and what came of it until nothing did for 0.3 s.
+# request announced of a body, and what came, also beyond that for 0.3 s.
 my %seen = map { $_ => $t->dir . "/seen.$_" } qw/ http scgi /;
 my @recorders = map {
     my $way = $_;
@@ -55,13 +55,17 @@ sub record {
     while (my $c = $listener->accept) {
         my $got = '';
         my $select = IO::Select->new($c);
-        while ($got !~ $end || $select->can_read(0.3)) {
+        while ($got !~ $end) {
             sysread $c, $got, 65536, length $got or last;
         }
         my ($head, $body) = split $end, $got, 2;
         my ($method) = $head =~ /\b(GET|PUT)\b/;
         my @length = $head =~ /(?:(?<!_)content.length|^transfer-encoding)
             (?::\ |\0)(\w+)/gimx;
+        my ($size) = grep { /^\d/ } @length, 0;
+        while ($select->can_read(length $body < $size ? 20 : 0.3)) {
+            sysread $c, $body, 65536, length $body or last;
+        }
         S3T::Util::append($seen{$way},
             encode_json([$method, "@length", length $body]) . "\n");
         syswrite $c, ($way eq 'http' ? 'HTTP/1.1 200 OK' : 'Status: 200')
