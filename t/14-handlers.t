@@ -2,8 +2,9 @@
 
 # Beside other handlers: a body that one of them has consumed makes no object,
 # and one that was consumed here is not passed on as if it were whole, nor is
-# one that could not be read to its end; a client that leaves is a 499, an early answer ends the connection; and what
-# worker_shutdown_timeout cuts off is aborted.
+# one that could not be read to its end; a client that leaves is a 499, an early
+# answer ends the connection; and what worker_shutdown_timeout cuts off is
+# aborted.
 
 use strict;
 use warnings;
@@ -207,7 +208,7 @@ for my $to (qw/ s3 http scgi /) {
             }
             my $name = "$to, too large after " . length($first);
             is($raw->response->{status}, $to eq 's3' ? 500 : 413, $name);
-            is(scalar(my @none = ($s3->requests('put'), grep { -e } %seen)),
+            is(scalar(my @none = ($s3->requests('put'), grep { -e } values %seen)),
                 0, 'and none gets what was there');
             $raw->close;
         }

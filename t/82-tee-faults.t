@@ -549,7 +549,7 @@ subtest 'no longer than a worker may' => sub {
     ok((wait_for { !grep { !record($short, $_)->{bytesTransferred} }
         values %id }), 'both are under way');
     $short->reload;
-    ok((wait_for { !kill 0, $old } 5), 'the worker leaves');
+    ok((wait_for { !kill 0, $old } 10), 'the worker leaves');
     isnt($stays->wait->{exit}, 0, 'the client sees that it is cut');
     for (sort keys %id) {
         is(logged($short, $id{$_})->{tee}, 'truncated', "$_: the word for it");
