@@ -208,8 +208,8 @@ for my $to (qw/ s3 http scgi /) {
             }
             my $name = "$to, too large after " . length($first);
             is($raw->response->{status}, $to eq 's3' ? 500 : 413, $name);
-            is(scalar(my @none = ($s3->requests('put'), grep { -e } values %seen)),
-                0, 'and none gets what was there');
+            is(scalar(my @none = ($s3->requests('put'),
+                grep { -e } values %seen)), 0, 'and none gets what was there');
             $raw->close;
         }
     }
