@@ -180,8 +180,8 @@ ngx_s3_api_try(ngx_s3_api_t *a)
 
     ngx_memzero(rq, sizeof(ngx_s3_request_t));
 
-    rc = ngx_s3_try_sign(call->target, &a->op, a->try_pool, &a->lessons,
-                         &rq->head, &refusal);
+    rc = ngx_s3_try_sign(call->target, &a->op, &call->bucket, a->try_pool,
+                         &a->lessons, &rq->head, &refusal);
 
     if (rc == NGX_DECLINED) {
         ngx_s3_api_refuse(a, &refusal);

@@ -95,3 +95,34 @@ for my $name (sort keys %s3) {
             1, 'one line');
     };
 }
+
+# One location, buckets in two regions: what one bucket teaches is not taken for
+# the other's, in the middle of their tries or later
+my %lives = (aaa => 'eu-west-1', bbb => 'ap-east-1');
+my $wants = sub {
+    my ($r) = @_;
+    my $region = $lives{($r->{path} =~ m{^/(\w+)/})[0]};
+    return $r->{headers}{authorization} =~ m{/$region/s3/} ? {}
+        : { %{ refusal(400, 'AuthorizationHeaderMalformed') },
+            headers => { 'x-amz-bucket-region' => $region } };
+};
+my $both = $t->fake(on => { map { $_ => $wants } qw/ put create part
+    complete / });
+$t->token(BOTH => $both->url);
+
+$n = $t->nginx('%%MAIN%% http { %%HTTP%% server { '
+    . 'listen 127.0.0.1:%%PORT%%; s3_endpoint %%BOTH%%; s3_part_size 5m; '
+    . 's3_credentials static testaccess testsecret; '
+    . 'location ~ ^/(?<name>\w+)/ { s3_bucket $name; s3_upload x; } } }');
+
+my ($large, $small) = (data(PART + 17), data(1000));
+my @crowd = map { my $file = $_ % 2 ? $large : $small;
+    map { curl_start($n->url("/$_/"), file => $file) } sort keys %lives }
+    1 .. 8;
+is(join(' ', map { $_->wait->{status} } @crowd), join(' ', (201) x 16),
+    'two regions at once: stored');
+
+$both->forget;
+is(curl($n->url("/$_/"), file => $small)->{status}, 201, "$_ again")
+    for qw/ aaa bbb aaa bbb /;
+is(scalar $both->requests('put'), 4, 'each is signed right at once');
