@@ -575,11 +575,13 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
 {
     ngx_s3_transfer_t  *t = call->data;
 
+    ngx_uint_t  ours;
+
     t->calling = 0;
 
-    if (ngx_s3_multipart_ours(t, call)
-        && (uint64_t) call->size == t->received)
-    {
+    ours = ngx_s3_multipart_ours(t, call);
+
+    if (ours && (uint64_t) call->size == t->received) {
         ngx_log_error(NGX_LOG_NOTICE, t->log, 0,
                       "the answer was lost, the object is ours");
 
@@ -588,7 +590,11 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
         return;
     }
 
-    if (call->rc == NGX_OK || call->status == 404) {
+    /* one of ours whose size is not said may be whole (RFC 9110, 8.6) */
+
+    if ((call->rc == NGX_OK && !(ours && call->size == -1))
+        || call->status == 404)
+    {
         ngx_s3_transfer_fail(t, &t->doubt);
         return;
     }
