@@ -312,6 +312,11 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
     switch (a->answer.class) {
 
     case S3_RETRY_NO:
+
+        if (call->op == NGX_S3_HEAD && call->status == 403) {
+            ngx_s3_try_unlearn(target, &a->lessons);
+        }
+
         return NGX_DECLINED;
 
     case S3_RETRY_TRANSIENT:

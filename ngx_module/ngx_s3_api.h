@@ -48,6 +48,9 @@ typedef struct {
     int64_t                clock_skew;       /* seconds, S3's minus ours */
     ngx_s3_region_t       *regions;  /* learnt from redirects */
     ngx_uint_t             nregions; /* as often as one was learnt */
+    unsigned               vain:1;   /* HeadObject was refused by the clock of
+                                        its Date as well: that is not S3's, or
+                                        not the reason */
     unsigned               blind:1;          /* it was logged that looks at
                                                 objects are refused */
 } ngx_s3_target_t;
@@ -73,6 +76,7 @@ typedef struct {
     u_char                 region[64];       /* of the last signature, or
                                                 learnt for the next */
     size_t                 region_len;
+    int64_t                skew;     /* before it */
     unsigned               clock:1;  /* was corrected */
     unsigned               keys:1;   /* were got anew */
     unsigned               learnt:1; /* another region */

@@ -111,6 +111,7 @@ ngx_s3_try_clock(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
     }
 
     lessons->clock = 1;
+    lessons->skew = target->clock_skew;
     target->clock_skew = answer->clock - ngx_time();
 
     ngx_log_error(NGX_LOG_WARN, log, 0,
@@ -118,6 +119,16 @@ ngx_s3_try_clock(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
                   &target->endpoint->name, target->clock_skew);
 
     return NGX_OK;
+}
+
+
+void
+ngx_s3_try_unlearn(ngx_s3_target_t *target, ngx_s3_lessons_t *lessons)
+{
+    if (lessons->clock) {
+        target->clock_skew = lessons->skew;
+        target->vain = 1;
+    }
 }
 
 

@@ -33,6 +33,10 @@ ngx_int_t ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op,
 ngx_int_t ngx_s3_try_learn(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
     ngx_s3_lessons_t *lessons, ngx_str_t *bucket, ngx_log_t *log);
 
+/* A try by the clock that the first one taught was refused without a reason, as
+   the first one was: the former clock is the target's again. */
+void ngx_s3_try_unlearn(ngx_s3_target_t *target, ngx_s3_lessons_t *lessons);
+
 /* one more, where there is such a counter */
 void ngx_s3_try_count(ngx_atomic_t *counter);
 
