@@ -660,8 +660,11 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
     t->nsending = 0;
 
     if (ngx_s3_multipart_creating(t) && !ngx_s3_call_waits(&t->call)) {
-        /* its answer names what is to be aborted */
 
+        /* its answer names what is to be aborted, but nobody wants another
+           try, which a leaving worker would wait for */
+
+        t->call.max_tries = t->call.tries;
         return;
     }
 
