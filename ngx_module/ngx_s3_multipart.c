@@ -1,6 +1,10 @@
 #include "ngx_s3_multipart.h"
 
 
+#define NGX_S3_MULTIPART_HOLD  5000  /* ms that a leaving worker waits for an
+                                        abort */
+
+
 static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
@@ -710,7 +714,41 @@ ngx_s3_multipart_abort(ngx_s3_transfer_t *t)
     if (ngx_s3_call_start(&t->call) != NGX_OK) {
         t->call.rc = NGX_ERROR;
         ngx_s3_multipart_aborted(&t->call);
+        return;
     }
+
+    ngx_add_timer(&t->timer, NGX_S3_MULTIPART_HOLD);
+}
+
+
+void
+ngx_s3_multipart_hold(ngx_s3_transfer_t *t)
+{
+    ngx_s3_call_t  *call;
+
+    call = &t->call;
+
+    if (!t->calling || call->op != NGX_S3_ABORT || t->debt == NULL) {
+        return;
+    }
+
+    if (!ngx_exiting) {
+        ngx_add_timer(&t->timer, NGX_S3_MULTIPART_HOLD);
+        return;
+    }
+
+    ngx_s3_call_cancel(call);
+
+    /* not soon: the worker would wait for the next try as well */
+
+    call->rc = NGX_ERROR;
+    call->status = 0;
+    call->retry_after = (ngx_msec_t) -1;
+
+    (void) ngx_cpystrn((u_char *) call->message, (u_char *) NGX_S3_LEAVING,
+                       sizeof(call->message));
+
+    ngx_s3_multipart_aborted(call);
 }
 
 
