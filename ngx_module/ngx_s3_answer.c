@@ -391,7 +391,7 @@ ngx_s3_answer_head_class(ngx_s3_call_t *call, ngx_s3_answer_t *answer)
         return S3_RETRY_CREDENTIALS;
     }
 
-    if (call->status == 403 && answer->clock != -1) {
+    if (call->status == 403 && answer->clock != -1 && !call->target->vain) {
         skew = answer->clock - ngx_time() - call->target->clock_skew;
 
         if (skew > NGX_S3_ANSWER_SKEW || skew < -NGX_S3_ANSWER_SKEW) {
@@ -409,6 +409,7 @@ static void
 ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     s3_xml_reply_t *xml, ngx_s3_answer_t *answer)
 {
+    int64_t      server;
     ngx_str_t    value;
     const char  *p;
 
@@ -427,8 +428,14 @@ ngx_s3_answer_hints(ngx_s3_call_t *call, ngx_s3_request_t *rq,
     answer->clock = s3_retry_http_date(ngx_s3_to_str(value));
     call->clock = answer->clock;
 
-    if (answer->clock == -1 && xml->server_time[0]) {
-        answer->clock = s3_retry_iso_date(s3_str(xml->server_time));
+    /* a proxy between us and S3 may have set its own Date */
+
+    if (xml->server_time[0]) {
+        server = s3_retry_iso_date(s3_str(xml->server_time));
+
+        if (server != -1) {
+            answer->clock = server;
+        }
     }
 
     value = ngx_s3_request_field(rq, "x-amz-bucket-region");

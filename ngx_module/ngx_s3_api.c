@@ -180,8 +180,8 @@ ngx_s3_api_try(ngx_s3_api_t *a)
 
     ngx_memzero(rq, sizeof(ngx_s3_request_t));
 
-    rc = ngx_s3_try_sign(call->target, &a->op, a->try_pool, &a->lessons,
-                         &rq->head, &refusal);
+    rc = ngx_s3_try_sign(call->target, &a->op, &call->bucket, a->try_pool,
+                         &a->lessons, &rq->head, &refusal);
 
     if (rc == NGX_DECLINED) {
         ngx_s3_api_refuse(a, &refusal);
@@ -312,6 +312,11 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
     switch (a->answer.class) {
 
     case S3_RETRY_NO:
+
+        if (call->op == NGX_S3_HEAD && call->status == 403) {
+            ngx_s3_try_unlearn(target, &a->lessons);
+        }
+
         return NGX_DECLINED;
 
     case S3_RETRY_TRANSIENT:

@@ -12,6 +12,20 @@
 #include "s3_xml.h"
 
 
+/* buckets of a target whose regions are known; more replace the oldest */
+#define NGX_S3_REGIONS  16
+
+
+/* a bucket that is not where it was thought to be */
+
+typedef struct {
+    u_char                 bucket[S3_BUCKET_MAX];
+    size_t                 bucket_len;
+    u_char                 region[64];
+    size_t                 region_len;
+} ngx_s3_region_t;
+
+
 /* where objects go and how; made when the configuration is read */
 
 typedef struct {
@@ -32,7 +46,11 @@ typedef struct {
 
     /* the worker's */
     int64_t                clock_skew;       /* seconds, S3's minus ours */
-    ngx_str_t              other_region;     /* learnt from a redirect */
+    ngx_s3_region_t       *regions;  /* learnt from redirects */
+    ngx_uint_t             nregions; /* as often as one was learnt */
+    unsigned               vain:1;   /* HeadObject was refused by the clock of
+                                        its Date as well: that is not S3's, or
+                                        not the reason */
     unsigned               blind:1;          /* it was logged that looks at
                                                 objects are refused */
 } ngx_s3_target_t;
@@ -55,8 +73,10 @@ typedef enum {
    is worth a second try */
 
 typedef struct {
-    u_char                 region[64];       /* of the last signature */
+    u_char                 region[64];       /* of the last signature, or
+                                                learnt for the next */
     size_t                 region_len;
+    int64_t                skew;     /* before it */
     unsigned               clock:1;  /* was corrected */
     unsigned               keys:1;   /* were got anew */
     unsigned               learnt:1; /* another region */

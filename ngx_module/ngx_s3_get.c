@@ -19,8 +19,8 @@ ngx_s3_get_head(ngx_s3_get_t *get, ngx_pool_t *pool, ngx_str_t *head,
         return NGX_ERROR;
     }
 
-    rc = ngx_s3_try_sign(get->target, &op, pool, &get->lessons, head,
-                         &refusal);
+    rc = ngx_s3_try_sign(get->target, &op, &get->bucket, pool, &get->lessons,
+                         head, &refusal);
 
     if (rc == NGX_DECLINED) {
         get->retry_after = 0;

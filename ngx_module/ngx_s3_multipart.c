@@ -1,6 +1,10 @@
 #include "ngx_s3_multipart.h"
 
 
+#define NGX_S3_MULTIPART_HOLD  5000  /* ms that a leaving worker waits for an
+                                        abort */
+
+
 static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
@@ -575,11 +579,13 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
 {
     ngx_s3_transfer_t  *t = call->data;
 
+    ngx_uint_t  ours;
+
     t->calling = 0;
 
-    if (ngx_s3_multipart_ours(t, call)
-        && (uint64_t) call->size == t->received)
-    {
+    ours = ngx_s3_multipart_ours(t, call);
+
+    if (ours && (uint64_t) call->size == t->received) {
         ngx_log_error(NGX_LOG_NOTICE, t->log, 0,
                       "the answer was lost, the object is ours");
 
@@ -588,7 +594,11 @@ ngx_s3_multipart_looked(ngx_s3_call_t *call)
         return;
     }
 
-    if (call->rc == NGX_OK || call->status == 404) {
+    /* one of ours whose size is not said may be whole (RFC 9110, 8.6) */
+
+    if ((call->rc == NGX_OK && !(ours && call->size == -1))
+        || call->status == 404)
+    {
         ngx_s3_transfer_fail(t, &t->doubt);
         return;
     }
@@ -654,8 +664,11 @@ ngx_s3_multipart_clean(ngx_s3_transfer_t *t)
     t->nsending = 0;
 
     if (ngx_s3_multipart_creating(t) && !ngx_s3_call_waits(&t->call)) {
-        /* its answer names what is to be aborted */
 
+        /* its answer names what is to be aborted, but nobody wants another
+           try, which a leaving worker would wait for */
+
+        t->call.max_tries = t->call.tries;
         return;
     }
 
@@ -701,7 +714,41 @@ ngx_s3_multipart_abort(ngx_s3_transfer_t *t)
     if (ngx_s3_call_start(&t->call) != NGX_OK) {
         t->call.rc = NGX_ERROR;
         ngx_s3_multipart_aborted(&t->call);
+        return;
     }
+
+    ngx_add_timer(&t->timer, NGX_S3_MULTIPART_HOLD);
+}
+
+
+void
+ngx_s3_multipart_hold(ngx_s3_transfer_t *t)
+{
+    ngx_s3_call_t  *call;
+
+    call = &t->call;
+
+    if (!t->calling || call->op != NGX_S3_ABORT || t->debt == NULL) {
+        return;
+    }
+
+    if (!ngx_exiting) {
+        ngx_add_timer(&t->timer, NGX_S3_MULTIPART_HOLD);
+        return;
+    }
+
+    ngx_s3_call_cancel(call);
+
+    /* not soon: the worker would wait for the next try as well */
+
+    call->rc = NGX_ERROR;
+    call->status = 0;
+    call->retry_after = (ngx_msec_t) -1;
+
+    (void) ngx_cpystrn((u_char *) call->message, (u_char *) NGX_S3_LEAVING,
+                       sizeof(call->message));
+
+    ngx_s3_multipart_aborted(call);
 }
 
 

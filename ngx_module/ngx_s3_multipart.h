@@ -94,6 +94,10 @@ void ngx_s3_multipart_make(ngx_s3_transfer_t *t);
 /* ends what is on its way and aborts what S3 holds, then closes */
 void ngx_s3_multipart_clean(ngx_s3_transfer_t *t);
 
+/* the transfer's timer while it cleans up: in a leaving worker what its abort
+   leaves to be done is the reaper's from now on */
+void ngx_s3_multipart_hold(ngx_s3_transfer_t *t);
+
 /* the transfer's own call, one at a time: to be filled, then begun; handler
    clears t->calling. Where there is no memory the transfer fails. */
 ngx_s3_call_t *ngx_s3_multipart_call(ngx_s3_transfer_t *t, ngx_s3_op_e op,

@@ -32,9 +32,11 @@ static void ngx_s3_debt_run(ngx_s3_debt_t *debt);
 static void ngx_s3_debt_part(ngx_s3_call_t *call, const s3_xml_part_t *part);
 static void ngx_s3_debt_called(ngx_s3_call_t *call);
 static void ngx_s3_debt_listed(ngx_s3_debt_t *debt, ngx_s3_call_t *call);
+static ngx_uint_t ngx_s3_debt_elsewhere(ngx_s3_debt_t *debt,
+    ngx_s3_call_t *call);
+static void ngx_s3_debt_over(ngx_s3_debt_t *debt);
 static void ngx_s3_debt_succeeded(ngx_s3_debt_t *debt, ngx_uint_t status);
 static void ngx_s3_debt_failed(ngx_s3_debt_t *debt, ngx_s3_call_t *call);
-static ngx_uint_t ngx_s3_debt_other_keys(ngx_s3_debt_t *debt);
 static u_char *ngx_s3_debt_log_error(ngx_log_t *log, u_char *buf, size_t len);
 
 
@@ -293,47 +295,6 @@ ngx_s3_reaper_orphan(void *data, const ngx_s3_zone_orphan_t *orphan)
     /* S3 may be putting its parts together */
 
     ngx_s3_debt_due(debt, orphan->completing ? spec.target->retry_timeout : 0);
-}
-
-
-ngx_s3_target_t *
-ngx_s3_reaper_target(ngx_s3_reaper_t *reaper, uint64_t endpoint,
-    ngx_str_t *bucket, ngx_s3_target_t *after)
-{
-    ngx_uint_t         i, n;
-    ngx_s3_target_t   *target, **list;
-
-    list = reaper->targets->elts;
-    n = reaper->targets->nelts;
-
-    /* first those with this bucket, then those that may have any */
-
-    for (i = 0; i < 2 * n; i++) {
-        target = list[i % n];
-
-        if (i < n ? (target->bucket.len != bucket->len
-                     || ngx_memcmp(target->bucket.data, bucket->data,
-                                   bucket->len)
-                        != 0)
-                  : target->bucket.len != 0)
-        {
-            continue;
-        }
-
-        if (ngx_s3_zone_endpoint(&target->endpoint->name) != endpoint) {
-            continue;
-        }
-
-        if (after == NULL) {
-            return target;
-        }
-
-        if (target == after) {
-            after = NULL;
-        }
-    }
-
-    return NULL;
 }
 
 
@@ -661,7 +622,10 @@ ngx_s3_debt_called(ngx_s3_call_t *call)
     debt->log.action = NULL;
     reaper->running--;
 
-    if (debt->check) {
+    if (ngx_s3_debt_elsewhere(debt, call)) {
+        ngx_s3_debt_due(debt, 0);
+
+    } else if (debt->check) {
         ngx_s3_debt_listed(debt, call);
 
     } else if (call->rc == NGX_OK) {
@@ -687,16 +651,15 @@ ngx_s3_debt_listed(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
     if (call->rc != NGX_OK) {
 
         if (call->status == 404) {
-            ngx_log_error(NGX_LOG_INFO, &debt->log, 0,
-                          "multipart upload \"%V\" is over",
-                          &debt->upload_id);
-            ngx_s3_debt_settle(debt);
+            ngx_s3_debt_over(debt);
             return;
         }
 
         ngx_s3_debt_failed(debt, call);
         return;
     }
+
+    debt->unknown = 0;
 
     if (call->next_part) {
         debt->page = call->next_part;
@@ -724,6 +687,37 @@ ngx_s3_debt_listed(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
     debt->check = 0;
 
     ngx_s3_debt_due(debt, 0);
+}
+
+
+/* Ceph's tenants have buckets of the same name: other keys may lead to the one
+   that has the upload */
+
+static ngx_uint_t
+ngx_s3_debt_elsewhere(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
+{
+    if (call->status != 404 || !debt->orphan || debt->aborted || debt->page) {
+        return 0;
+    }
+
+    debt->unknown = 1;
+
+    return ngx_s3_debt_other_keys(debt);
+}
+
+
+static void
+ngx_s3_debt_over(ngx_s3_debt_t *debt)
+{
+    if (!debt->check) {
+        ngx_s3_debt_succeeded(debt, 404);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, &debt->log, 0,
+                  "multipart upload \"%V\" is over", &debt->upload_id);
+
+    ngx_s3_debt_settle(debt);
 }
 
 
@@ -782,6 +776,11 @@ ngx_s3_debt_failed(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
         return;
     }
 
+    if (refused && debt->unknown) {
+        ngx_s3_debt_over(debt);
+        return;
+    }
+
     if (refused && debt->check) {
 
         if (!ngx_s3_reaper_told(debt->reaper, &debt->name)) {
@@ -825,27 +824,6 @@ ngx_s3_debt_failed(ngx_s3_debt_t *debt, ngx_s3_call_t *call)
     }
 
     ngx_s3_debt_due(debt, delay);
-}
-
-
-/* another location for the same endpoint and bucket may have better keys */
-
-static ngx_uint_t
-ngx_s3_debt_other_keys(ngx_s3_debt_t *debt)
-{
-    ngx_s3_target_t  *target;
-
-    if (!debt->orphan) {
-        return 0;
-    }
-
-    target = ngx_s3_reaper_target(debt->reaper,
-                  ngx_s3_zone_endpoint(&debt->target->endpoint->name),
-                  &debt->bucket, debt->target);
-
-    debt->target = target ? target : debt->first;
-
-    return target != NULL;
 }
 
 

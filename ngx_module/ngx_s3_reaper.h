@@ -118,6 +118,7 @@ struct ngx_s3_debt_s {
     unsigned               orphan:1; /* of another process */
     unsigned               foreign:1;        /* of another instance */
     unsigned               check:1;  /* ListParts comes first */
+    unsigned               unknown:1;        /* to S3, by some keys */
     unsigned               queued:1; /* in reaper->ready */
     unsigned               dropping:1;       /* PAID, Redis was told */
 };
@@ -182,6 +183,10 @@ void ngx_s3_debt_due(ngx_s3_debt_t *debt, ngx_msec_t delay);
    (NULL: the first); NULL: none */
 ngx_s3_target_t *ngx_s3_reaper_target(ngx_s3_reaper_t *reaper,
     uint64_t endpoint, ngx_str_t *bucket, ngx_s3_target_t *after);
+
+/* another location for an orphan's endpoint and bucket may have better keys.
+   1: the debt has others; 0: there are none, it has its first again */
+ngx_uint_t ngx_s3_debt_other_keys(ngx_s3_debt_t *debt);
 
 /* whether it was told before that an entry is left alone */
 ngx_uint_t ngx_s3_reaper_told(ngx_s3_reaper_t *reaper, ngx_str_t *name);

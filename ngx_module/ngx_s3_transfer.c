@@ -693,7 +693,7 @@ ngx_s3_transfer_wake(ngx_event_t *ev)
 }
 
 
-/* ends the wait of one that stands in line */
+/* ends the wait of one that stands in line, or of a leaving worker */
 
 static void
 ngx_s3_transfer_tick(ngx_event_t *ev)
@@ -701,6 +701,11 @@ ngx_s3_transfer_tick(ngx_event_t *ev)
     ngx_s3_transfer_t  *t = ev->data;
 
     ngx_s3_result_t     result;
+
+    if (t->state == NGX_S3_T_CLEANING) {
+        ngx_s3_multipart_hold(t);
+        return;
+    }
 
     if (t->state != NGX_S3_T_WAITING || !t->share.waiting) {
         return;

@@ -8,15 +8,19 @@ static ngx_int_t ngx_s3_try_clock(ngx_s3_target_t *target,
 static ngx_int_t ngx_s3_try_region(ngx_s3_target_t *target,
     ngx_s3_answer_t *answer, ngx_s3_lessons_t *lessons, ngx_str_t *bucket,
     ngx_log_t *log);
+static ngx_s3_region_t *ngx_s3_try_known(ngx_s3_target_t *target,
+    ngx_str_t *bucket);
 
 
 ngx_int_t
-ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op, ngx_pool_t *pool,
-    ngx_s3_lessons_t *lessons, ngx_str_t *head, ngx_s3_refusal_t *refusal)
+ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op, ngx_str_t *bucket,
+    ngx_pool_t *pool, ngx_s3_lessons_t *lessons, ngx_str_t *head,
+    ngx_s3_refusal_t *refusal)
 {
-    ngx_int_t      rc;
-    s3_keys_t      keys;
-    ngx_s3_sign_t  s;
+    ngx_int_t         rc;
+    s3_keys_t         keys;
+    ngx_s3_sign_t     s;
+    ngx_s3_region_t  *known;
 
     if (ngx_s3_credentials_get(target->credentials, &keys) != NGX_OK) {
         refusal->status = 500;
@@ -31,8 +35,6 @@ ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op, ngx_pool_t *pool,
     s.host = op->host;
     s.fields = op->fields.elts;
     s.nfields = op->fields.nelts;
-    s.region = target->other_region.len ? target->other_region
-                                        : target->region;
     s.payload = op->payload;
     s.content_length = op->content_length;
     s.now = ngx_time() + target->clock_skew;
@@ -40,8 +42,23 @@ ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op, ngx_pool_t *pool,
 
     ngx_str_set(&s.service, "s3");
 
-    lessons->region_len = ngx_min(s.region.len, sizeof(lessons->region));
-    ngx_memcpy(lessons->region, s.region.data, lessons->region_len);
+    if (lessons->learnt) {
+        s.region.len = lessons->region_len;
+        s.region.data = lessons->region;
+
+    } else {
+        known = ngx_s3_try_known(target, bucket);
+
+        s.region = target->region;
+
+        if (known) {
+            s.region.len = known->region_len;
+            s.region.data = known->region;
+        }
+
+        lessons->region_len = ngx_min(s.region.len, sizeof(lessons->region));
+        ngx_memcpy(lessons->region, s.region.data, lessons->region_len);
+    }
 
     rc = ngx_s3_sign_head(pool, target->credentials, &s, head);
 
@@ -94,6 +111,7 @@ ngx_s3_try_clock(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
     }
 
     lessons->clock = 1;
+    lessons->skew = target->clock_skew;
     target->clock_skew = answer->clock - ngx_time();
 
     ngx_log_error(NGX_LOG_WARN, log, 0,
@@ -104,13 +122,24 @@ ngx_s3_try_clock(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
 }
 
 
+void
+ngx_s3_try_unlearn(ngx_s3_target_t *target, ngx_s3_lessons_t *lessons)
+{
+    if (lessons->clock) {
+        target->clock_skew = lessons->skew;
+        target->vain = 1;
+    }
+}
+
+
 /* its name alone: nobody is followed to another host */
 
 static ngx_int_t
 ngx_s3_try_region(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
     ngx_s3_lessons_t *lessons, ngx_str_t *bucket, ngx_log_t *log)
 {
-    size_t  len;
+    size_t            len;
+    ngx_s3_region_t  *known;
 
     len = ngx_strlen(answer->region);
 
@@ -121,27 +150,63 @@ ngx_s3_try_region(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
         return NGX_DECLINED;
     }
 
-    if (target->other_region.data == NULL) {
+    /* other buckets of the target may teach others before the next try */
 
-        /* once a worker and target */
+    lessons->learnt = 1;
+    lessons->region_len = len;
+    ngx_memcpy(lessons->region, answer->region, len);
 
-        target->other_region.data = ngx_pnalloc(ngx_cycle->pool,
-                                                sizeof(answer->region));
-        if (target->other_region.data == NULL) {
-            return NGX_DECLINED;
+    known = ngx_s3_try_known(target, bucket);
+
+    if (known == NULL) {
+
+        if (target->regions == NULL) {
+
+            /* once a worker and target */
+
+            target->regions = ngx_palloc(ngx_cycle->pool,
+                                     NGX_S3_REGIONS * sizeof(ngx_s3_region_t));
+            if (target->regions == NULL) {
+                return NGX_OK;
+            }
+        }
+
+        known = &target->regions[target->nregions++ % NGX_S3_REGIONS];
+
+        known->bucket_len = ngx_min(bucket->len, S3_BUCKET_MAX);
+        ngx_memcpy(known->bucket, bucket->data, known->bucket_len);
+    }
+
+    known->region_len = len;
+    ngx_memcpy(known->region, answer->region, len);
+
+    ngx_log_error(NGX_LOG_WARN, log, 0,
+                  "s3 bucket \"%V\" is in region \"%s\", see s3_region",
+                  bucket, answer->region);
+
+    return NGX_OK;
+}
+
+
+static ngx_s3_region_t *
+ngx_s3_try_known(ngx_s3_target_t *target, ngx_str_t *bucket)
+{
+    ngx_uint_t        i, n;
+    ngx_s3_region_t  *known;
+
+    n = ngx_min(target->nregions, NGX_S3_REGIONS);
+
+    for (i = 0; i < n; i++) {
+        known = &target->regions[i];
+
+        if (known->bucket_len == bucket->len
+            && ngx_memcmp(known->bucket, bucket->data, bucket->len) == 0)
+        {
+            return known;
         }
     }
 
-    lessons->learnt = 1;
-
-    ngx_memcpy(target->other_region.data, answer->region, len);
-    target->other_region.len = len;
-
-    ngx_log_error(NGX_LOG_WARN, log, 0,
-                  "s3 bucket \"%V\" is in region \"%V\", see s3_region",
-                  bucket, &target->other_region);
-
-    return NGX_OK;
+    return NULL;
 }
 
 

@@ -217,11 +217,7 @@ subtest 'a client that left, and aborts that fail' => sub {
     is(scalar $schedule->errors($schedule->of('abort-again')), 0, 'only then');
 };
 
-subtest 'a client that left while Create waits for its next try' => sub {
-    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown',
-        headers => { 'Retry-After' => 60 }) });
-    $t->token(BUSY => $busy->url);
-    my $of = $t->nginx(<<'EOC');
+my $busy_conf = <<'EOC';
 %%MAIN%%
 http {
     %%HTTP%%
@@ -234,11 +230,32 @@ http {
     }
 }
 EOC
+
+subtest 'a client that left while Create waits for its next try' => sub {
+    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown',
+        headers => { 'Retry-After' => 60 }) });
+    $t->token(BUSY => $busy->url);
+    my $of = $t->nginx($busy_conf);
     my $raw = $t->raw($of->port);
     $raw->send("PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\nx");
     ok(wait_for(sub { $of->log =~ /Create.*next in/ }), 'it waits');
     $raw->close;
     ok(wait_for(sub { $of->log =~ /transfer is aborted/ }), 'the client left');
     ok($of->quit(5), 'so that the worker can leave at once');
+    is(scalar $busy->requests('create'), 1, 'there is no other try');
+};
+
+subtest 'a client that left while Create is on its way' => sub {
+    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown', delay => 1,
+        headers => { 'Retry-After' => 20 }) });
+    $t->token(BUSY => $busy->url);
+    $t->expect_errors(qr/s3 CreateMultipartUpload failed: .*, try 1 of 1/);
+    my $of = $t->nginx($busy_conf);
+    my $raw = $t->raw($of->port);
+    $raw->send("PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\nx");
+    ok(wait_for(sub { $busy->begun('create') }), 'it is on its way');
+    $raw->close;
+    ok(wait_for(sub { $of->log =~ /transfer is aborted/ }), 'the client left');
+    ok($of->quit(5), 'the worker leaves once the answer is there');
     is(scalar $busy->requests('create'), 1, 'there is no other try');
 };

@@ -95,3 +95,59 @@ for my $name (sort keys %s3) {
             1, 'one line');
     };
 }
+
+# One location, buckets in two regions: what one bucket teaches is not taken for
+# the other's, in the middle of their tries or later
+my %lives = (aaa => 'eu-west-1', bbb => 'ap-east-1');
+my $wants = sub {
+    my ($r) = @_;
+    my $region = $lives{($r->{path} =~ m{^/(\w+)/})[0]};
+    return $r->{headers}{authorization} =~ m{/$region/s3/} ? {}
+        : { %{ refusal(400, 'AuthorizationHeaderMalformed') },
+            headers => { 'x-amz-bucket-region' => $region } };
+};
+my $both = $t->fake(on => { map { $_ => $wants } qw/ put create part
+    complete / });
+$t->token(BOTH => $both->url);
+
+$n = $t->nginx('%%MAIN%% http { %%HTTP%% server { '
+    . 'listen 127.0.0.1:%%PORT%%; s3_endpoint %%BOTH%%; s3_part_size 5m; '
+    . 's3_credentials static testaccess testsecret; '
+    . 'location ~ ^/(?<name>\w+)/ { s3_bucket $name; s3_upload x; } } }');
+
+my ($large, $small) = (data(PART + 17), data(1000));
+my @crowd = map { my $file = $_ % 2 ? $large : $small;
+    map { curl_start($n->url("/$_/"), file => $file) } sort keys %lives }
+    1 .. 8;
+is(join(' ', map { $_->wait->{status} } @crowd), join(' ', (201) x 16),
+    'two regions at once: stored');
+
+$both->forget;
+is(curl($n->url("/$_/"), file => $small)->{status}, 201, "$_ again")
+    for qw/ aaa bbb aaa bbb /;
+is(scalar $both->requests('put'), 4, 'each is signed right at once');
+
+# A proxy sets Date, and its clock is wrong: a look that is refused for another
+# reason does not teach it; S3's own word for the time counts more
+sub by { return $_[0]{headers}{'x-amz-date'}
+    =~ strftime('^%Y%m%dT%H', gmtime time + $_[1] * 3600) }
+my $told = strftime('%Y-%m-%dT%H:%M:%SZ', gmtime time + 2 * 3600);
+my %late = (Date => theirs());
+my $denied = $t->fake(on => { head => { status => 403, headers => \%late },
+    put => sub { by($_[0], 0) ? {} : refusal(403, 'RequestTimeTooSkewed',
+        headers => \%late) } });
+my $says = $t->fake(on => { put => sub { by($_[0], 2) ? {} : { status => 403,
+    headers => \%late, body => '<Error><Code>RequestTimeTooSkewed</Code>'
+        . "<ServerTime>$told</ServerTime></Error>" } } });
+$t->token(DENIED => $denied->url, SAYS => $says->url);
+
+$n = $t->nginx('%%MAIN%% http { %%HTTP%% server { '
+    . 'listen 127.0.0.1:%%PORT%%; s3_bucket bucket; '
+    . 's3_credentials static testaccess testsecret; '
+    . 'location /denied/ { s3_endpoint %%DENIED%%; s3_overwrite off; '
+    . 's3_upload; } location /says/ { s3_endpoint %%SAYS%%; s3_upload; } } }');
+
+is(curl($n->url("/$_/x"), file => $small)->{status}, 201, "$_: stored")
+    for qw/ denied denied says says /;
+is(scalar $denied->requests('head'), 3, 'the clock was tried once');
+is(scalar $says->requests('put'), 3, 'corrected once');

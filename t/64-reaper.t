@@ -109,16 +109,20 @@ subtest 'an abort while parts are on their way' => sub {
 subtest 'an abort that hangs' => sub {
     my $fake = $t->fake(on => { part => { status => 403 },
         abort => [ { status => 500 }, ({ delay => 60 }) x 3 ] });
-    $t->token(LOCATIONS => locations(fake => $fake));
+    my $first = $t->fake(on => { part => { status => 403 },
+        abort => { delay => 60 } });
+    $t->token(LOCATIONS => locations(fake => $fake, first => $first));
     my $n = $t->nginx($CONF);
-    is(curl($n->url('/fake/a?id=hangs-0123456789a'), body => body())->{status},
-        502, 'refused');
-    ok((wait_for { $fake->begun('abort') == 2 }), 'not aborted');
+    is(curl($n->url("/$_/a?id=hangs-0123456789-$_"), body => body())->{status},
+        502, 'refused') for qw/ fake first /;
+    ok((wait_for { $fake->begun('abort') == 2 && $first->begun('abort') }),
+        'not aborted');
     my $began = time;
     ok($n->quit(15), 'nginx leaves');
     cmp_ok(time - $began, '<', 10, 'it does not wait for S3');
-    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: hangs-/)), 1,
+    is(scalar(lines($n, qr/"fake-\S+" stays open, transfer: hangs-/)), 2,
         'tells what stays open');
+    is($first->begun('abort'), 1, 'the first try was waited for');
 };
 
 

@@ -135,6 +135,35 @@ subtest 'a worker killed while S3 completes' => sub {
 };
 
 
+# Ceph's tenants have buckets of their own, which may have the same name
+subtest 'two tenants' => sub {
+    my $fake = $t->fake(on => { part => { delay => 60 }, abort => sub {
+        my ($r) = @_;
+        return $r->{path} =~ m{/c/x$}
+            && $r->{headers}{authorization} =~ m{Credential=theirs/}
+            ? {} : { status => 404 };
+    } });
+    my %keys = (a => 'ours secret0', b => 'ours secret0',
+        c => 'theirs secret1');
+    $t->token(LOCATIONS => join '', map { "location /$_/ { s3_endpoint "
+        . $fake->url . "; s3_bucket bucket; s3_credentials static $keys{$_}; "
+        . 's3_upload; } ' } sort keys %keys);
+    my $n = $t->nginx($CONF);
+    my @c = map { curl_start($n->url("/$_/x?id=tenant-0123456789$_"),
+        body => body()) } qw/ a c /;
+    ok((wait_for { $fake->begun('part') == 2 }), 'an upload of each');
+    kill 'KILL', $n->workers;
+    ok((wait_for { lines($n, qr/orphaned .* is aborted, transfer: tenant-\d+c/) }
+        8), 'one is aborted with the keys of its tenant');
+    ok((wait_for { lines($n, qr/orphaned .* was gone, transfer: tenant-\d+a/) }),
+        'one is known to neither');
+    my @asked = grep { $_->{path} =~ m{/a/x$} } $fake->requests('abort');
+    is(scalar @asked, 2, 'each was asked, once');
+    is(totals($n)->{orphansAborted}, 1, 'counted');
+    $_->kill for @c;
+};
+
+
 subtest 's3_reaper off' => sub {
     $t->token(LOCATIONS => '', REAPER => 's3_reaper off;');
     my $n = $t->nginx($CONF);

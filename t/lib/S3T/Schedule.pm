@@ -670,6 +670,18 @@ sub outcomes {
         status => 502, code => 'NoSuchUpload', message => qr/404 NoSuchUpload/,
         count => { complete => 2, head => 1, abort => 1 });
 
+    $port = free_port();
+    my $sized = $s->object($port, PART + 1);
+    $s->case('lost-sizeless', port => $port, body => $large, errors => 2,
+        on => { complete => [ $lost, $gone ], head => sub {
+            my $of = $sized->(@_)->{headers}{'x-amz-meta-transfer-id'};
+            return { raw => "HTTP/1.1 200 OK\r\nETag: \"e\"\r\n"
+                . "x-amz-meta-transfer-id: $of\r\n"
+                . "Transfer-Encoding: chunked\r\n\r\n" };
+        } },
+        status => 502, code => 'unknown_outcome', message => qr/may exist; .*404/,
+        count => { complete => 2, head => 1, abort => 0 });
+
     $s->case('lost-none', body => $large, on => { complete => [ $lost, $gone ] },
         status => 502, code => 'NoSuchUpload', message => qr/404 NoSuchUpload/,
         count => { complete => 2, head => 1, abort => 1 });
