@@ -20,16 +20,16 @@ typedef struct {
 } ngx_s3_refusal_t;
 
 
-/* Makes the head of a try of op, from pool, with the target's keys and clock and
-   the bucket's region. NGX_OK; NGX_DECLINED: no other try would change it, *refusal says
-   why; NGX_ERROR: no memory. */
+/* Makes the head of a try of op, from pool, with the target's keys and clock
+   and the bucket's region. NGX_OK; NGX_DECLINED: no other try would change it,
+   *refusal says why; NGX_ERROR: no memory. */
 ngx_int_t ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op,
     ngx_str_t *bucket, ngx_pool_t *pool, ngx_s3_lessons_t *lessons,
     ngx_str_t *head, ngx_s3_refusal_t *refusal);
 
-/* Corrects the target's clock or the bucket's region from an answer of that class, or has
-   the keys asked for anew. NGX_OK: another try is worth it at once;
-   NGX_DECLINED: nothing new was learnt. */
+/* Corrects the target's clock or the bucket's region from an answer of that
+   class, or has the keys asked for anew. NGX_OK: another try is worth it at
+   once; NGX_DECLINED: nothing new was learnt. */
 ngx_int_t ngx_s3_try_learn(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
     ngx_s3_lessons_t *lessons, ngx_str_t *bucket, ngx_log_t *log);
 
