@@ -256,6 +256,6 @@ subtest 'a client that left while Create is on its way' => sub {
     ok(wait_for(sub { $busy->begun('create') }), 'it is on its way');
     $raw->close;
     ok(wait_for(sub { $of->log =~ /transfer is aborted/ }), 'the client left');
-    ok($of->quit(5), 'the worker leaves once the answer is there');
+    ok($of->quit(10), 'the worker leaves once the answer is there');
     is(scalar $busy->requests('create'), 1, 'there is no other try');
 };
