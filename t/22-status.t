@@ -826,6 +826,8 @@ EOF
     is($status, 1, 'a location without a prefix');
     like($said, qr/"s3_status" needs id= in location "x", which has no prefix/,
         'what it needs');
+    ($status, $said) = $test->(SERVER => 'location "" { s3_status; }');
+    is($status, 0, 'an empty prefix is one') or diag $said;
     ($status, $said) = $test->(SERVER => 's3_upload;');
     like($said, qr/"s3_upload" directive is not allowed here/,
         'not in a server');
