@@ -590,6 +590,7 @@ static ngx_int_t
 ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
     ngx_msec_t *cap)
 {
+    s3_record_t        record;
     ngx_s3_request_t  *rq;
 
     rq = &op->rq;
@@ -607,7 +608,11 @@ ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
         return ngx_s3_dynamodb_item(op, reason);
     }
 
-    if (rq->reply.len == 0 || rq->reply.data[0] != '{') {
+    /* that of a write has no item */
+
+    if (s3_json_parse_item(rq->reply.data, rq->reply.len, &record)
+        != S3_DECLINED)
+    {
         ngx_s3_reason(reason, "status 200, but not an answer of DynamoDB's");
         return NGX_ERROR;
     }
