@@ -158,9 +158,10 @@ static ngx_int_t
 ngx_s3_dynamodb_args(ngx_conf_t *cf, ngx_s3_dynamodb_t *dynamodb,
     ngx_str_t *args, ngx_uint_t n)
 {
-    s3_str_t    region;
-    ngx_str_t   ttl;
-    ngx_uint_t  i;
+    s3_str_t     region;
+    ngx_str_t    ttl;
+    ngx_uint_t   i;
+    const char  *err;
 
     ngx_str_null(&ttl);
 
@@ -193,6 +194,13 @@ ngx_s3_dynamodb_args(ngx_conf_t *cf, ngx_s3_dynamodb_t *dynamodb,
 
         dynamodb->region.len = region.len;
         dynamodb->region.data = (u_char *) region.data;
+    }
+
+    if (s3_uri_check_region(ngx_s3_to_str(dynamodb->region), &err) != S3_OK) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid region= of \"s3_progress_dynamodb\": %s",
+                           err);
+        return NGX_ERROR;
     }
 
     if (ttl.data) {

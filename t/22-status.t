@@ -772,6 +772,8 @@ EOF
         ['s3_endpoint ftp://x; s3_bucket bucket; s3_credentials static'
             . ' testaccess testsecret; s3_upload;',
             'invalid "s3_endpoint" "ftp://x"'],
+        (map { ["$s3 s3_region '$_'; s3_upload;", qq(invalid "s3_region" "$_")] }
+            'a b', 'a/b', '$region', 'x' x 65),
         ["$s3 s3_part_size 1m; s3_upload;",
             '"s3_part_size" 1048576 is outside'],
         ["$s3 s3_window 31m; s3_upload;", '"s3_window" 32505856 is smaller '

@@ -388,6 +388,7 @@ subtest 'configuration' => sub {
     $test->('an unknown parameter', "$url table=t x=y", $s3,
         qr/invalid parameter "x=y"/);
     $test->('ttl', "$url table=t ttl=1s", $s3, qr/ttl/);
+    $test->('a region', "$url table=t 'region=a b'", $s3, qr/invalid region=/);
     $test->('no URL', 'dynamodb table=t', $s3, qr/invalid URL/);
     $test->('an ARN', "$url table=arn:aws:dynamodb:us-east-1:1:table/t ttl=1h",
         $s3, undef);
