@@ -5,8 +5,9 @@
 #include <arpa/inet.h>
 
 
-#define S3_URI_NAME_MAX   253        /* RFC 1035, written out */
-#define S3_URI_LABEL_MAX  63
+#define S3_URI_NAME_MAX    253       /* RFC 1035, written out */
+#define S3_URI_LABEL_MAX   63
+#define S3_URI_REGION_MAX  64
 
 
 static int s3_uri_scheme(s3_str_t *url, const char *scheme);
@@ -406,6 +407,30 @@ s3_uri_check_bucket(s3_str_t bucket, const char **err)
     if (bucket.data[0] == '-' || prev == '-' || prev == '.') {
         *err = "bucket name does not begin and end with a letter or digit";
         return S3_ERROR;
+    }
+
+    return S3_OK;
+}
+
+
+int
+s3_uri_check_region(s3_str_t region, const char **err)
+{
+    size_t         i;
+    unsigned char  c;
+
+    if (region.len == 0 || region.len > S3_URI_REGION_MAX) {
+        *err = "region is not 1 to 64 bytes long";
+        return S3_ERROR;
+    }
+
+    for (i = 0; i < region.len; i++) {
+        c = region.data[i];
+
+        if (c <= 0x20 || c >= 0x7f || memchr("/,=$", c, 4)) {
+            *err = "region has a byte that no region has";
+            return S3_ERROR;
+        }
     }
 
     return S3_OK;

@@ -43,6 +43,11 @@ void s3_uri_encode(s3_buf_t *out, s3_str_t in, int keep_slash);
 int s3_uri_check_key(s3_str_t key, const char **err);
 int s3_uri_check_bucket(s3_str_t bucket, const char **err);
 
+/* What a credential scope can name: 1 to 64 visible ASCII characters without
+   the slash, comma and equals sign that delimit it in a request, nor "$", as no
+   region has variables. Results as above. */
+int s3_uri_check_region(s3_str_t region, const char **err);
+
 /* transfer id: S3_OK where it is [A-Za-z0-9_-]{16,64}, else S3_ERROR */
 int s3_uri_check_id(s3_str_t id);
 

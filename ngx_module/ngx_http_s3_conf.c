@@ -738,6 +738,7 @@ ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     char        *rv;
     s3_str_t     region;
     ngx_uint_t   aws;
+    const char  *err;
 
     rv = ngx_http_s3_init_endpoint(cf, conf, target);
     if (rv != NGX_CONF_OK) {
@@ -778,6 +779,12 @@ ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
         region = s3_uri_region(ngx_s3_to_str(target->endpoint->host));
         target->region.len = region.len;
         target->region.data = (u_char *) region.data;
+    }
+
+    if (s3_uri_check_region(ngx_s3_to_str(target->region), &err) != S3_OK) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid \"s3_region\" "
+                           "\"%V\": %s", &target->region, err);
+        return NGX_CONF_ERROR;
     }
 
     return NGX_CONF_OK;

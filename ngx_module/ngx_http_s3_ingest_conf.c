@@ -217,7 +217,9 @@ ngx_http_s3_note_status(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
     p = (u_char *) ngx_escape_uri(p, clcf->name.data, clcf->name.len,
                                   NGX_ESCAPE_URI);
 
-    if (p[-1] != '/') {
+    /* the prefix may be empty */
+
+    if (p == scf->status.data || p[-1] != '/') {
         *p++ = '/';
     }
 

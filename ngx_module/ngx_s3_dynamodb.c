@@ -158,9 +158,10 @@ static ngx_int_t
 ngx_s3_dynamodb_args(ngx_conf_t *cf, ngx_s3_dynamodb_t *dynamodb,
     ngx_str_t *args, ngx_uint_t n)
 {
-    s3_str_t    region;
-    ngx_str_t   ttl;
-    ngx_uint_t  i;
+    s3_str_t     region;
+    ngx_str_t    ttl;
+    ngx_uint_t   i;
+    const char  *err;
 
     ngx_str_null(&ttl);
 
@@ -193,6 +194,13 @@ ngx_s3_dynamodb_args(ngx_conf_t *cf, ngx_s3_dynamodb_t *dynamodb,
 
         dynamodb->region.len = region.len;
         dynamodb->region.data = (u_char *) region.data;
+    }
+
+    if (s3_uri_check_region(ngx_s3_to_str(dynamodb->region), &err) != S3_OK) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid region= of \"s3_progress_dynamodb\": %s",
+                           err);
+        return NGX_ERROR;
     }
 
     if (ttl.data) {
@@ -590,6 +598,7 @@ static ngx_int_t
 ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
     ngx_msec_t *cap)
 {
+    s3_record_t        record;
     ngx_s3_request_t  *rq;
 
     rq = &op->rq;
@@ -607,7 +616,11 @@ ngx_s3_dynamodb_result(ngx_s3_dynamodb_op_t *op, char *reason,
         return ngx_s3_dynamodb_item(op, reason);
     }
 
-    if (rq->reply.len == 0 || rq->reply.data[0] != '{') {
+    /* that of a write has no item */
+
+    if (s3_json_parse_item(rq->reply.data, rq->reply.len, &record)
+        != S3_DECLINED)
+    {
         ngx_s3_reason(reason, "status 200, but not an answer of DynamoDB's");
         return NGX_ERROR;
     }

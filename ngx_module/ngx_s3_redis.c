@@ -631,7 +631,7 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
 
     rc = NGX_OK;
 
-    if (reply->type == REDIS_REPLY_ERROR) {
+    if (reply->type != REDIS_REPLY_INTEGER) {
         error = ngx_s3_redis_error(reply);
 
         if (error == NGX_S3_REDIS_E_STORE
@@ -672,9 +672,7 @@ ngx_s3_redis_written(ngx_s3_redis_t *redis, ngx_s3_redis_op_t *op,
 
         rc = NGX_DECLINED;
 
-    } else if (reply->type == REDIS_REPLY_INTEGER
-               && reply->integer == NGX_S3_REDIS_FOREIGN)
-    {
+    } else if (reply->integer == NGX_S3_REDIS_FOREIGN) {
         ngx_s3_store_foreign(redis->store, op->record->id, op->record->state);
         rc = NGX_DECLINED;
     }

@@ -430,6 +430,10 @@ ngx_s3_redis_has(redisReply *reply, const char *s)
 ngx_s3_redis_error_e
 ngx_s3_redis_error(redisReply *reply)
 {
+    if (reply->type != REDIS_REPLY_ERROR) {
+        return NGX_S3_REDIS_E_STORE;
+    }
+
     if (ngx_strncmp(reply->str, "NOSCRIPT", 8) == 0) {
         return NGX_S3_REDIS_E_NOSCRIPT;
     }

@@ -772,6 +772,8 @@ EOF
         ['s3_endpoint ftp://x; s3_bucket bucket; s3_credentials static'
             . ' testaccess testsecret; s3_upload;',
             'invalid "s3_endpoint" "ftp://x"'],
+        (map { ["$s3 s3_region '$_'; s3_upload;", qq(invalid "s3_region" "$_")] }
+            'a b', 'a/b', '$region', 'x' x 65),
         ["$s3 s3_part_size 1m; s3_upload;",
             '"s3_part_size" 1048576 is outside'],
         ["$s3 s3_window 31m; s3_upload;", '"s3_window" 32505856 is smaller '
@@ -826,6 +828,8 @@ EOF
     is($status, 1, 'a location without a prefix');
     like($said, qr/"s3_status" needs id= in location "x", which has no prefix/,
         'what it needs');
+    ($status, $said) = $test->(SERVER => 'location "" { s3_status; }');
+    is($status, 0, 'an empty prefix is one') or diag $said;
     ($status, $said) = $test->(SERVER => 's3_upload;');
     like($said, qr/"s3_upload" directive is not allowed here/,
         'not in a server');

@@ -388,6 +388,7 @@ subtest 'configuration' => sub {
     $test->('an unknown parameter', "$url table=t x=y", $s3,
         qr/invalid parameter "x=y"/);
     $test->('ttl', "$url table=t ttl=1s", $s3, qr/ttl/);
+    $test->('a region', "$url table=t 'region=a b'", $s3, qr/invalid region=/);
     $test->('no URL', 'dynamodb table=t', $s3, qr/invalid URL/);
     $test->('an ARN', "$url table=arn:aws:dynamodb:us-east-1:1:table/t ttl=1h",
         $s3, undef);
@@ -528,6 +529,10 @@ subtest 'errors' => sub {
         'text' => [{ status => 200, body => 'hello' },
             qr/not an answer of DynamoDB's/],
         'empty' => [{ status => 200, body => '' },
+            qr/not an answer of DynamoDB's/],
+        'no JSON' => [{ status => 200, body => '{"a":' },
+            qr/not an answer of DynamoDB's/],
+        'an error' => [answer('InternalFailure', 'sorry', 200),
             qr/not an answer of DynamoDB's/],
         'HTML' => [{ status => 503, body => '<html>' }, qr/status 503, host/],
         'garbage' => [{ raw => "\0\1\2\r\n\r\n", close => 'after' }, qr/./],

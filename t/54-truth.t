@@ -199,6 +199,30 @@ subtest 'why a store cannot be read' => sub {
     $own->stop;
 };
 
+# The same counts as no write: EVALSHA is another command here, whose reply is a
+# list.
+subtest 'a store that answers something else' => sub {
+    my $other = $t->own_redis(args => [qw/ --rename-command EVALSHA EVAL-SHA
+        --rename-command MGET EVALSHA /]);
+    my $n = instance(to_redis($other));
+    ok((wait_for { totals($n)->{redis}{up} == 1 }), 'it greets');
+    my $id = new_id();
+    is(upload($n, $id)->{status}, 201, 'an upload');
+    ok((wait_for { totals($n)->{redis}{errors} > 0 }), 'its records are not'
+        . ' taken for written');
+    is(totals($n)->{redis}{up}, 0, 'down');
+    like($n->log, qr/redis store is down: not the reply to a write, host/,
+        'the cause');
+    $other->stop;
+    delete $other->{args};
+    $other->start;
+    ok((wait_for { (($other->hgetall("transfer:$id") || {})->{state} || '')
+        eq 'completed' } 15), 'they are kept for one that writes');
+    is(totals($n)->{redis}{dropped}, 0, 'none is dropped');
+    $n->quit;
+    $other->stop;
+};
+
 subtest 'outages' => sub {
     my ($r, $d) = ($t->own_redis, $t->own_dynamodb);
     my $n = instance(to_redis($r), to_db($d));

@@ -431,6 +431,36 @@ test_bucket(void **state)
 
 
 static void
+test_region_name(void **state)
+{
+    size_t       i;
+    s3_str_t     s;
+    const char  *err;
+
+    static const char *const  good[] = { "us-east-1", "default", "eu_2.x:y" };
+    static const char *const  bad[] = {
+        "", "a b", "a/b", "a,b", "a=b", "$a", "a\n", "a\x7f", "\xc3\xa9"
+    };
+
+    (void) state;
+
+    for (i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        s = s3_test_str(good[i]);
+        assert_int_equal(s3_uri_check_region(s, &err), S3_OK);
+        s3_test_drop(s);
+    }
+
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        err = NULL;
+        s = s3_test_str(bad[i]);
+        assert_int_equal(s3_uri_check_region(s, &err), S3_ERROR);
+        assert_non_null(err);
+        s3_test_drop(s);
+    }
+}
+
+
+static void
 test_id(void **state)
 {
     int         c, good;
@@ -662,6 +692,7 @@ main(void)
         cmocka_unit_test(test_encode),
         cmocka_unit_test(test_key),
         cmocka_unit_test(test_bucket),
+        cmocka_unit_test(test_region_name),
         cmocka_unit_test(test_id),
         cmocka_unit_test(test_region),
         cmocka_unit_test(test_virtual),
