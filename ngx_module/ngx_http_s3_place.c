@@ -371,7 +371,7 @@ ngx_http_s3_place_granted(ngx_http_request_t *r)
 
             /* of a frame that has begun */
 
-            granted += h2c->state.length;
+            granted += h2c->state.length + h2c->state.padding;
         }
     }
 

@@ -566,16 +566,23 @@ ngx_http_s3_upload_pump(ngx_http_request_t *r, ngx_http_s3_ctx_t *ctx)
 }
 
 
-/* An HTTP/2 client may leave right after END_STREAM. nginx then reports an
-   error though all of the body is here, where r->request_body->rest is 0. */
+/*
+ * An HTTP/2 client may leave right after END_STREAM. nginx then reports an
+ * error though all of the body is here, where r->request_body->rest is 0.
+ *
+ * nginx grants no window for the rest of a frame that has begun, but forgets its
+ * padding until the data has come, and then takes what it granted for too much.
+ */
 
 static ngx_int_t
 ngx_http_s3_upload_receive(ngx_http_request_t *r)
 {
 #if (NGX_HTTP_V2)
 
-    ngx_int_t          rc;
-    ngx_connection_t  *c;
+    size_t                     padding;
+    ngx_int_t                  rc;
+    ngx_connection_t          *c;
+    ngx_http_v2_connection_t  *h2c;
 
     c = r->connection;
 
@@ -583,6 +590,17 @@ ngx_http_s3_upload_receive(ngx_http_request_t *r)
         c->error = 0;
         rc = ngx_http_read_unbuffered_request_body(r);
         c->error = 1;
+
+        return rc;
+    }
+
+    if (r->stream && r->stream->connection->state.stream == r->stream) {
+        h2c = r->stream->connection;
+        padding = h2c->state.padding;
+
+        h2c->state.length += padding;
+        rc = ngx_http_read_unbuffered_request_body(r);
+        h2c->state.length -= padding;
 
         return rc;
     }
