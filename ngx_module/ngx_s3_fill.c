@@ -49,6 +49,10 @@ ngx_s3_transfer_admit(ngx_s3_transfer_t *t)
         t->share.admitted = 1;
         ngx_s3_transfer_set_state(t, NGX_S3_T_RECEIVING);
 
+        /* an origin may send no more than the head for a long time */
+
+        ngx_s3_transfer_silent(t);
+
     } else if (rc == NGX_AGAIN) {
         ngx_add_timer(&t->timer, t->conf->queue_timeout);
     }

@@ -688,6 +688,11 @@ ngx_s3_transfer_wake(ngx_event_t *ev)
 
     if (t->starved && t->handler && !t->done) {
         t->starved = 0;
+
+        /* until it feeds: who was let in may have nothing yet */
+
+        ngx_s3_transfer_silent(t);
+
         t->handler(t->data, NGX_S3_RESUME);
     }
 }

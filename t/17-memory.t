@@ -17,7 +17,10 @@ use Time::HiRes qw/ time /;
 my $t = S3T->new(bucket => 0);
 my $null = S3T::Null->new($t->dir);
 my $slow = S3T::Null->new($t->dir, '--latency', 100);
-$t->token(NULL => $null->url, SLOW => $slow->url);
+# the head of an answer, and then nothing
+my $silent = $t->fake(on => { get => { pieces => [0, "HTTP/1.1 200 OK\r\n"
+    . "Content-Length: 20000000\r\n\r\n", 60, ''], close => 'after' } });
+$t->token(NULL => $null->url, SLOW => $slow->url, SILENT => $silent->url);
 
 my $conf = <<'EOT';
 %%MAIN%%
@@ -42,6 +45,21 @@ http {
             s3_part_size 5m;
             s3_window 10m;
             s3_upload;
+        }
+        location /tee/ {
+            s3_endpoint %%NULL%%;
+            s3_part_size 5m;
+            s3_window 10m;
+            s3_tee_on_overrun wait;
+            s3_tee;
+            proxy_pass %%SILENT%%;
+        }
+        location /pull/ {
+            s3_endpoint %%NULL%%;
+            s3_part_size 5m;
+            s3_window 10m;
+            s3_ingest_allow 127.0.0.1;
+            s3_ingest %%SILENT%%$uri;
         }
         location /transfers/ { s3_status list; }
     }
@@ -269,3 +287,29 @@ subtest 'the margin' => sub {
     ok(idle($n), 'all memory came back');
     $n->quit;
 };
+
+# nor has an origin of which only the head came, let in at once or after a wait
+for (map { ["$_, at once", $_, 0], ["$_, after a wait", $_, 1] } qw/ tee pull /)
+{
+    my ($name, $door, $waits) = @$_;
+    subtest "a silent origin: $name" => sub {
+        my $n = nginx('85m');
+        my $crowd = $waits && crowd($n, 16, '/small/', 'stalled-before-',
+            send => 4_900_000, length => 60 * MB);
+        ok(!$crowd || wait_for(sub {
+            arrived($n, 'stalled-before') == 16 * 4_900_000 }), 'others');
+        my @c = map { curl_start($n->url("/$door/$_?id=silent-0123456789-$_"),
+            $door eq 'pull' ? (method => 'POST') : ()) } 1 .. 20;
+        ok(wait_for(sub { totals($n)->{active} == ($waits ? 36 : 20) }),
+            'all have begun');
+        if ($crowd) {
+            $crowd->stop;
+            ok(wait_for(sub { totals($n)->{active} == 20 }),
+                'they have their turn');
+        }
+        my $r = body_gen($t->dir, $n->url("/small/$door"), 30 * MB)->wait;
+        is($r->{status}, 201, 'an upload is stored');
+        $_->kill for @c;
+        $n->stop;
+    };
+}
