@@ -120,12 +120,6 @@ for my $port (qw/ h2 tlsh2 /) {
 
 # frames that no usual client sends
 
-sub frame {
-    my ($type, $flags, $payload, $stream) = @_;
-    return pack('CnCCN', length($payload) >> 16, length($payload) & 0xffff,
-        $type, $flags, defined $stream ? $stream : 1) . $payload;
-}
-
 use constant { DATA => 0, HEADERS => 1, SETTINGS => 4,
     END_STREAM => 1, END_HEADERS => 4, PADDED => 8 };
 
@@ -138,32 +132,34 @@ sub fields {
     return $block;
 }
 
-my $trailers = frame(HEADERS, END_STREAM | END_HEADERS, fields('x-a' => 'b'));
+my $trailers = h2_frame(HEADERS, END_STREAM | END_HEADERS,
+    fields('x-a' => 'b'));
 
 # name => [length, flags of HEADERS, frames, what is stored]
 my %odd = (
     'no body, but a length' => [10, END_STREAM, ''],
     'no body, but a length, END_STREAM later' => [10, 0,
-        frame(DATA, END_STREAM, '')],
-    'more than the length' => [3, 0, frame(DATA, END_STREAM, 'abcde')],
-    'more than the length, later' => [3, 0, frame(DATA, 0, 'abc')
-        . frame(DATA, END_STREAM, 'de')],
-    'less than the length' => [5, 0, frame(DATA, 0, 'abc')
-        . frame(DATA, END_STREAM, '')],
-    'padding is not of the length' => [6, 0, frame(DATA,
+        h2_frame(DATA, END_STREAM, '')],
+    'more than the length' => [3, 0, h2_frame(DATA, END_STREAM, 'abcde')],
+    'more than the length, later' => [3, 0, h2_frame(DATA, 0, 'abc')
+        . h2_frame(DATA, END_STREAM, 'de')],
+    'less than the length' => [5, 0, h2_frame(DATA, 0, 'abc')
+        . h2_frame(DATA, END_STREAM, '')],
+    'padding is not of the length' => [6, 0, h2_frame(DATA,
         END_STREAM | PADDED, "\3abc\0\0\0")],
-    'padding' => [3, 0, frame(DATA, END_STREAM | PADDED, "\2abc\0\0"),
+    'padding' => [3, 0, h2_frame(DATA, END_STREAM | PADDED, "\2abc\0\0"),
         'abc'],
-    'padding of an unknown length' => [undef, 0, frame(DATA, PADDED,
-        "\5abc\0\0\0\0\0") . frame(DATA, END_STREAM, 'de'), 'abcde'],
-    'nothing but padding' => [undef, 0, frame(DATA, PADDED, "\2\0\0")
-        . frame(DATA, END_STREAM, 'ab'), 'ab'],
-    'empty frames' => [undef, 0, frame(DATA, 0, '') x 50 . frame(DATA, 0, 'ab')
-        . frame(DATA, 0, '') x 50 . frame(DATA, END_STREAM, ''), 'ab'],
+    'padding of an unknown length' => [undef, 0, h2_frame(DATA, PADDED,
+        "\5abc\0\0\0\0\0") . h2_frame(DATA, END_STREAM, 'de'), 'abcde'],
+    'nothing but padding' => [undef, 0, h2_frame(DATA, PADDED, "\2\0\0")
+        . h2_frame(DATA, END_STREAM, 'ab'), 'ab'],
+    'empty frames' => [undef, 0,
+        h2_frame(DATA, 0, '') x 50 . h2_frame(DATA, 0, 'ab')
+        . h2_frame(DATA, 0, '') x 50 . h2_frame(DATA, END_STREAM, ''), 'ab'],
     'no body at all' => [undef, END_STREAM, '', ''],
     # nginx 1.22 does not take them
-    'trailers' => [undef, 0, frame(DATA, 0, 'abc') . $trailers],
-    'trailers, and a length' => [3, 0, frame(DATA, 0, 'abc') . $trailers],
+    'trailers' => [undef, 0, h2_frame(DATA, 0, 'abc') . $trailers],
+    'trailers, and a length' => [3, 0, h2_frame(DATA, 0, 'abc') . $trailers],
 );
 
 subtest 'odd frames' => sub {
@@ -172,8 +168,8 @@ subtest 'odd frames' => sub {
         my ($length, $flags, $frames) = @{$odd{$_}};
         my $raw = $t->raw($n->port('h2'));
         $raw->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-            . frame(SETTINGS, 0, '', 0)
-            . frame(HEADERS, END_HEADERS | $flags, fields(':method' => 'PUT',
+            . h2_frame(SETTINGS, 0, '', 0)
+            . h2_frame(HEADERS, END_HEADERS | $flags, fields(':method' => 'PUT',
                 ':scheme' => 'http', ':authority' => 'a',
                 ':path' => "/$key{$_}", defined $length
                 ? ('content-length' => $length) : ()))

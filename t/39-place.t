@@ -99,32 +99,28 @@ sub stored {
 }
 
 
-# of HTTP/2
-sub frame {
-    my ($type, $flags, $payload, $stream) = @_;
-    return substr(pack('N', length $payload), 1) . pack('CCN', $type, $flags,
-        defined $stream ? $stream : 1) . $payload;
-}
-
 subtest 'a padded frame in pieces' => sub {
     my $debug = $t->nginx($conf, level => 'debug');
     for my $path (qw{ /in-place/padded /copy/padded }) {
         my $c = $t->raw($debug->port('h2'));
         my $logged = length $debug->log;
         my $read = qr/ http2 read unbuffered/;
-        my $came = sub { wait_for { substr($debug->log, $logged) =~ $_[0] }
-            or die "$path: not $_[0]" };
+        my $came = sub {
+            my ($pattern) = @_;
+            wait_for { substr($debug->log, $logged) =~ $pattern }
+                or die "$path: not $pattern";
+        };
         my $head = join '', map { pack 'x C/a C/a', @$_ } [':method', 'PUT'],
             [':path', $path], [':scheme', 'http'], [':authority', 't'];
-        $c->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . frame(4, 0, '', 0)
-            . frame(1, 4, $head));
+        $c->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . h2_frame(4, 0, '', 0)
+            . h2_frame(1, 4, $head));
         $came->($read);
-        my $data = frame(0, 8, chr(100) . '0123456789' . "\0" x 100);
+        my $data = h2_frame(0, 8, chr(100) . '0123456789' . "\0" x 100);
         $c->send(substr $data, 0, 15, '');
         $came->(qr/ recv 5\n.*$read/s);
         $c->send(substr $data, 0, 5, '');
         $came->(qr/ recv 5\n.* recv 5\n.*$read/s);
-        $c->send($data . frame(0, 1, ''));
+        $c->send($data . h2_frame(0, 1, ''));
         like($c->read_until(qr/"state":"\w+"|Internal Server/),
             qr/"state":"completed"/, $path);
         stored($path, sha256_hex('0123456789'));

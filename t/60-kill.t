@@ -77,7 +77,7 @@ sub wire {
         while (my ($name, $value) = splice @fields, 0, 2) {
             $block .= pack 'C C/a C/a', 0, $name, $value;
         }
-        $text = frame(1, 4, $block);
+        $text = h2_frame(1, 4, $block);
     }
     my $head = length $text;
     my @pieces = [$head, 0];
@@ -90,19 +90,13 @@ sub wire {
         my $length = min($size - $at, $h2 ? FRAME : $c->{chunk});
         my $data = substr $body, $at, $length;
         $at += $length;
-        $text .= $h2 ? frame(0, $at == $size && !$c->{empty_end}, $data)
+        $text .= $h2 ? h2_frame(0, $at == $size && !$c->{empty_end}, $data)
             : sprintf("%x\r\n", $length) . $data . "\r\n";
         push @pieces, [length($text), $at];
     }
-    $text .= $h2 ? $c->{empty_end} ? frame(0, 1, '') : '' : "0\r\n\r\n";
+    $text .= $h2 ? $c->{empty_end} ? h2_frame(0, 1, '') : '' : "0\r\n\r\n";
     push @pieces, [length $text, $size];
     return { text => $text, head => $head, pieces => \@pieces };
-}
-
-sub frame {
-    my ($type, $flags, $payload, $stream) = @_;
-    return pack('CnCCN', length($payload) >> 16, length($payload) & 0xffff,
-        $type, $flags, defined $stream ? $stream : 1) . $payload;
 }
 
 # bytes of the body that may have come when the request stops at its position
@@ -150,7 +144,7 @@ sub h2_read {
 sub h2_send {
     my ($raw, $wire, $cut) = @_;
     my $state = { in => '', stream => 65535, connection => 65535 };
-    $raw->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . frame(4, 0, '', 0));
+    $raw->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . h2_frame(4, 0, '', 0));
     until ($state->{known}) {
         h2_read($raw, $state, 10) or return 0;
     }
@@ -195,7 +189,7 @@ sub client {
             ? (tls => $t->ca, $h2 ? (alpn => 'h2') : ()) : ());
         my $sent = $h2 ? h2_send($raw, $wire, $cut)
             : $raw->send(substr $wire->{text}, 0, $cut);
-        $raw->send(frame(3, 0, pack 'N', 8)) if $c->{how} eq 'cancel';
+        $raw->send(h2_frame(3, 0, pack 'N', 8)) if $c->{how} eq 'cancel';
         $sent &&= $raw->delivered(20) if !$c->{loose};
         my %r = (key => $c->{key}, sent => $sent, cut => $cut,
             length => $length, body => carried($wire, $cut),

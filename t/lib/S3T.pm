@@ -28,14 +28,14 @@ use S3T::DynamoDB;
 use S3T::Fake;
 use S3T::Nginx;
 use S3T::Origin;
-use S3T::Raw;
+use S3T::Raw qw/ h2_frame /;
 use S3T::Redis;
 use S3T::S3;
 use S3T::Util qw/ $STATE $TOP append children end_child free_port lock_file
     open_dir place read_file spawn state_dir wait_for write_file /;
 
-our @EXPORT = qw/ GB KB MB append curl curl_start data free_port h2_put
-    place read_file spawn end_child wait_for write_file /;
+our @EXPORT = qw/ GB KB MB append curl curl_start data free_port h2_frame
+    h2_put place read_file spawn end_child wait_for write_file /;
 
 my $T;                # this file's
 my $owner = $$;       # forked children end without checks

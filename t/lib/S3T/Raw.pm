@@ -5,6 +5,7 @@ package S3T::Raw;
 use strict;
 use warnings;
 
+use Exporter 'import';
 use IO::Select;
 use IO::Socket::INET;
 use Scalar::Util qw/ weaken /;
@@ -13,10 +14,19 @@ use Time::HiRes qw/ sleep time /;
 
 use constant TIOCOUTQ => 0x5411;
 
+our @EXPORT_OK = qw/ h2_frame /;
+
 # what each connection was sent, looked through for secrets: references
 our @ANSWERS;
 
 my @open;     # what a test left open is closed before nginx is asked to leave
+
+# a frame of HTTP/2, by default of the first stream
+sub h2_frame {
+    my ($type, $flags, $payload, $stream) = @_;
+    return pack('CnCCN', length($payload) >> 16, length($payload) & 0xffff,
+        $type, $flags, defined $stream ? $stream : 1) . $payload;
+}
 
 # connect(PORT): tls => ca, host and alpn (for TLS), sndbuf, rcvbuf
 sub connect {
