@@ -8,7 +8,6 @@
 
 static ngx_uint_t ngx_s3_debt_same_keys(ngx_s3_target_t *a,
     ngx_s3_target_t *b);
-static ngx_uint_t ngx_s3_debt_same(ngx_str_t *a, ngx_str_t *b);
 
 
 ngx_s3_target_t *
@@ -26,10 +25,8 @@ ngx_s3_reaper_target(ngx_s3_reaper_t *reaper, uint64_t endpoint,
     for (i = 0; i < 2 * n; i++) {
         target = list[i % n];
 
-        if (i < n ? (target->bucket.len != bucket->len
-                     || ngx_memcmp(target->bucket.data, bucket->data,
-                                   bucket->len)
-                        != 0)
+        if (i < n ? !s3_str_eq(ngx_s3_to_str(target->bucket),
+                               ngx_s3_to_str(*bucket))
                   : target->bucket.len != 0)
         {
             continue;
@@ -80,18 +77,10 @@ ngx_s3_debt_other_keys(ngx_s3_debt_t *debt)
 static ngx_uint_t
 ngx_s3_debt_same_keys(ngx_s3_target_t *a, ngx_s3_target_t *b)
 {
-    return ngx_s3_debt_same(&a->credentials->access_key,
-                            &b->credentials->access_key)
-           && ngx_s3_debt_same(&a->credentials->secret_key,
-                               &b->credentials->secret_key)
-           && ngx_s3_debt_same(&a->credentials->session_token,
-                               &b->credentials->session_token);
-}
-
-
-static ngx_uint_t
-ngx_s3_debt_same(ngx_str_t *a, ngx_str_t *b)
-{
-    return a->len == b->len
-           && (a->len == 0 || ngx_memcmp(a->data, b->data, a->len) == 0);
+    return s3_str_eq(ngx_s3_to_str(a->credentials->access_key),
+                     ngx_s3_to_str(b->credentials->access_key))
+           && s3_str_eq(ngx_s3_to_str(a->credentials->secret_key),
+                        ngx_s3_to_str(b->credentials->secret_key))
+           && s3_str_eq(ngx_s3_to_str(a->credentials->session_token),
+                        ngx_s3_to_str(b->credentials->session_token));
 }

@@ -191,6 +191,7 @@ ngx_s3_try_region(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
 static ngx_s3_region_t *
 ngx_s3_try_known(ngx_s3_target_t *target, ngx_str_t *bucket)
 {
+    s3_str_t          name;
     ngx_uint_t        i, n;
     ngx_s3_region_t  *known;
 
@@ -199,9 +200,10 @@ ngx_s3_try_known(ngx_s3_target_t *target, ngx_str_t *bucket)
     for (i = 0; i < n; i++) {
         known = &target->regions[i];
 
-        if (known->bucket_len == bucket->len
-            && ngx_memcmp(known->bucket, bucket->data, bucket->len) == 0)
-        {
+        name.data = known->bucket;
+        name.len = known->bucket_len;
+
+        if (s3_str_eq(name, ngx_s3_to_str(*bucket))) {
             return known;
         }
     }
