@@ -1,10 +1,6 @@
 #include "ngx_s3_multipart.h"
 
 
-#define NGX_S3_MULTIPART_HOLD  5000  /* ms that a leaving worker waits for an
-                                        abort */
-
-
 static void ngx_s3_multipart_init_call(ngx_s3_transfer_t *t,
     ngx_s3_call_t *call, ngx_s3_op_e op, ngx_s3_call_pt handler, void *data);
 static void ngx_s3_multipart_created(ngx_s3_call_t *call);
@@ -717,7 +713,7 @@ ngx_s3_multipart_abort(ngx_s3_transfer_t *t)
         return;
     }
 
-    ngx_add_timer(&t->timer, NGX_S3_MULTIPART_HOLD);
+    ngx_add_timer(&t->timer, NGX_S3_REAPER_HOLD);
 }
 
 
@@ -733,7 +729,7 @@ ngx_s3_multipart_hold(ngx_s3_transfer_t *t)
     }
 
     if (!ngx_exiting) {
-        ngx_add_timer(&t->timer, NGX_S3_MULTIPART_HOLD);
+        ngx_add_timer(&t->timer, NGX_S3_REAPER_HOLD);
         return;
     }
 

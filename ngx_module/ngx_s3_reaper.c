@@ -7,8 +7,6 @@
 #define NGX_S3_REAPER_MAX      10000     /* aborts that wait */
 #define NGX_S3_REAPER_TICK     3000      /* ms */
 #define NGX_S3_REAPER_TICK_MIN 100       /* ms */
-#define NGX_S3_REAPER_HOLD     5000      /* ms that a leaving worker waits for
-                                            a call */
 #define NGX_S3_REAPER_DELAY    1000      /* ms, doubled with each failure */
 #define NGX_S3_REAPER_MAX_DELAY  300000
 #define NGX_S3_REAPER_STEPS    9

@@ -27,6 +27,9 @@
 #define NGX_S3_REAPER_LEASES     3   /* without renewal: an orphan */
 #define NGX_S3_REAPER_TOLD       1024
 
+/* ms that a leaving worker waits for a call, also for an upload's own abort */
+#define NGX_S3_REAPER_HOLD       5000
+
 
 typedef enum {
     NGX_S3_REAPER_OFF = 0,           /* failed aborts alone */
