@@ -168,21 +168,24 @@ $t->allow_errors(qr/upstream/);
 
 my $d = data(300 * KB);
 
-for my $way (qw/ length chunked h2 /) {
-    my %how = (file => $d,
-        $way eq 'chunked' ? (chunked => 1) : (),
-        $way eq 'h2' ? (h2 => 1) : ());
-    my @port = $way eq 'h2' ? ('h2') : ();
+# with a length or in chunks, over HTTP/2 with a length or without
+sub put_as {
+    my ($way, $path, $file, %o) = @_;
+    return curl($n->url($path, $way =~ /h2/ ? 'h2' : ()), file => $file,
+        h2 => scalar($way =~ /h2/),
+        chunked => scalar($way =~ /chunked|unsized/), %o);
+}
 
+for my $way (qw/ length chunked h2 /) {
     $s3->forget;
     # (curl 7.88 loses an early answer of HTTP/2)
     my $r = $way eq 'h2'
         ? h2_put($n->port('h2'), "/unbuffered/$way", $d)
-        : curl($n->url("/unbuffered/$way"), %how);
+        : put_as($way, "/unbuffered/$way", $d);
     is($r->{status}, 500, "$way: an eaten body is refused");
     is(scalar(my @none = $s3->requests), 0, "$way: and makes no S3 request");
 
-    $r = curl($n->url("/buffered/$way", @port), %how);
+    $r = put_as($way, "/buffered/$way", $d);
     is($r->{status}, 201, "$way: a buffered one is there for the next");
     my ($put) = $s3->requests('put');
     is($put && $put->{sha256}, $d->{sha256}, "$way: whole");
@@ -219,8 +222,7 @@ $t->expect_errors(qr/client intended to send too large chunked body/);
 rename "$n->{dir}/no-disk", "$n->{dir}/no-more-disk" or die "rename: $!";
 for my $way (qw/ length chunked /) {
     $s3->forget;
-    my $r = curl($n->url('/no-disk/x'), file => $d,
-        chunked => scalar($way eq 'chunked'));
+    my $r = put_as($way, '/no-disk/x', $d);
     is($r->{status}, 500, "$way: no place for the body");
     is(scalar(my @none = $s3->requests), 0, 'stores none of it');
 }
@@ -229,9 +231,7 @@ $t->expect_errors(qr/open\(\) \S+no-disk\S+ failed/);
 # and of one that nginx drops, nothing is there
 for my $way (qw/ length chunked h2 h2-unsized /) {
     $s3->forget;
-    curl($n->url("/dropped/$way", $way =~ /h2/ ? 'h2' : ()), file => $d,
-        h2 => scalar($way =~ /h2/),
-        chunked => scalar($way =~ /chunked|unsized/),
+    put_as($way, "/dropped/$way", $d,
         headers => ['If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT']);
     ok((wait_for { state_log() =~ m{^/dropped/$way }m }), "$way: dropped");
     is(scalar(my @none = $s3->requests), 0, 'makes no object');
@@ -245,9 +245,7 @@ sub led_away {
     unlink values %seen;
     my $r = $way =~ /h2/ && $size > 1 * MB
         ? h2_put($n->port('h2'), $path, data($size))
-        : curl($n->url($path, $way =~ /h2/ ? 'h2' : ()),
-            file => data($size), h2 => scalar($way =~ /h2/),
-            chunked => scalar($way =~ /chunked|unsized/));
+        : put_as($way, $path, data($size));
     return ($r, map { S3T::Util::read_json_lines($seen{$_}) } keys %seen);
 }
 
@@ -304,9 +302,7 @@ for my $if ('If-None-Match: *',
 for my $way (qw/ length chunked h2 h2-unsized /) {
     for my $next (sort keys %seen) {
         unlink values %seen;
-        my $r = curl($n->url("/told/$next/$way", $way =~ /h2/ ? 'h2' : ()),
-            file => $d, h2 => scalar($way =~ /h2/),
-            chunked => scalar($way =~ /chunked|unsized/));
+        my $r = put_as($way, "/told/$next/$way", $d);
         is($r->{status}, 201, "$next, $way: stored");
         ok((wait_for { -s $seen{$next} }), 'post_action is done');
         is_deeply([S3T::Util::read_json_lines($seen{$next})],
