@@ -11,6 +11,19 @@ static EVP_MD_CTX   *s3_hash_ctx;
 static EVP_MAC_CTX  *s3_hash_mac_ctx;
 
 
+int
+s3_hash_init(void)
+{
+    if (s3_hash_begin() && s3_hash_mac() == S3_OK) {
+        return S3_OK;
+    }
+
+    ERR_clear_error();
+
+    return S3_ERROR;
+}
+
+
 EVP_MD_CTX *
 s3_hash_begin(void)
 {

@@ -14,6 +14,11 @@
 
 #define S3_HASH_LEN  32
 
+/* looks both algorithms up, for all processes that are forked afterwards;
+   without it the first use does. S3_OK, S3_ERROR: OpenSSL has one not, or
+   failed. */
+int s3_hash_init(void);
+
 /* a digest begins, what became of one before does not matter; NULL: OpenSSL
    failed. The context is not the caller's: EVP_DigestUpdate() alone. */
 EVP_MD_CTX *s3_hash_begin(void);

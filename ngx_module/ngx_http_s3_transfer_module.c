@@ -1,4 +1,5 @@
 #include "ngx_http_s3_transfer_module.h"
+#include "s3_hash.h"
 
 
 static ngx_int_t ngx_http_s3_postconfiguration(ngx_conf_t *cf);
@@ -357,6 +358,16 @@ ngx_http_s3_postconfiguration(ngx_conf_t *cf)
     ngx_http_s3_main_conf_t  *mcf;
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
+
+    /* here, not in a worker: OpenSSL loses memory where a look-up fails for
+       want of it, and each worker would look up again */
+
+    if (mcf->used && s3_hash_init() != S3_OK) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "OpenSSL has no SHA-256 or HMAC for the signatures "
+                           "of requests to S3");
+        return NGX_ERROR;
+    }
 
     ngx_http_s3_place_init();
 

@@ -185,6 +185,30 @@ subtest 'an nginx that hangs' => sub {
     ok((wait_for { !S3T::Nginx::_began($deaf) }), 'its worker is ended, too');
 };
 
+subtest 'reports of the sanitizers' => sub {
+    my $leak = sub {
+        "Direct leak of 16 byte(s) in 1 object(s) allocated from:\n"
+            . join '', map { "    #$_ 0x7f $_[$_]\n" } 0 .. $#_;
+    };
+    my $mac = 'in s3_hash_mac /a/lib/s3_hash.c:9';
+    my $ours = $leak->('in malloc a.cpp:69', $mac);
+    my $name = $leak->('in malloc a.cpp:69', 'in EVP_MAC_fetch (/a/b.so+0x21)',
+        $mac);
+    my $report = write_file($t->dir . '/report', "=====\n"
+        . "==9==ERROR: LeakSanitizer: detected memory leaks\n\n$ours\n$name\n"
+        . $leak->('in malloc a.cpp:69', 'in main src/core/nginx.c:292')
+        . "\nSUMMARY: AddressSanitizer: 48 byte(s) leaked in 3.\n");
+    is_deeply([$t->_sanitizer($report)], ["$report: $ours", "$report: $name"],
+        'leaks, less those of nginx');
+    local $t->{leaks} = [];
+    $t->allow_leaks(qr/ in EVP_[A-Z]+_fetch /);
+    is_deeply([$t->_sanitizer($report)], ["$report: $ours"],
+        'less those of a library that the test names');
+    write_file($report, "==9==ERROR: AddressSanitizer: SEGV on address\n");
+    like(join('', $t->_sanitizer($report)), qr/: SEGV on/, 'a crash');
+    unlink $report;
+};
+
 subtest 'what the end looks through' => sub {
     my ($missing) = $t->_unexpected($t->dir . '/no-such.log');
     like($missing, qr/no-such\.log: No such file/, 'a log must be there');

@@ -293,5 +293,17 @@ subtest 'a reload' => sub {
         other => 1, reloads => 1);
 };
 
+# That is done before workers begin: each would do it again, and OpenSSL loses
+# memory where a look-up fails for want of it.
+subtest 'a new worker looks no algorithm up' => sub {
+    my ($old) = $n->workers;
+    kill 'HUP', $n->pid;
+    wait_for { my @w = $n->workers; @w == 1 && $w[0] != $old } 10, 0.005;
+    $trials->{torture}->count('fetch');
+    is(put(SMALL)->($trials->next_id)->{status}, 201, 'an upload');
+    $trials->settled;
+    is($trials->{torture}->off->{count}, 0, 'look-ups');
+};
+
 $trials->tell("$given_up workers that did not start",
     "$lost answers of completed uploads lost");

@@ -46,7 +46,8 @@ enum {
     TORTURE_SEND,                    /* send, writev, write to a socket */
     TORTURE_SOCKET,
     TORTURE_EPOLL,
-    TORTURE_MMAP                     /* anonymous memory */
+    TORTURE_MMAP,                    /* anonymous memory */
+    TORTURE_FETCH                    /* EVP_MAC_fetch of OpenSSL */
 };
 
 enum {
@@ -405,6 +406,24 @@ mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 
 void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
     __attribute__((alias("mmap")));
+
+
+/* OpenSSL */
+
+extern void *EVP_MAC_fetch(void *ctx, const char *name, const char *properties);
+
+
+void *
+EVP_MAC_fetch(void *ctx, const char *name, const char *properties)
+{
+    real(EVP_MAC_fetch);
+
+    if (torture_fails(TORTURE_FETCH)) {
+        return NULL;
+    }
+
+    return call(ctx, name, properties);
+}
 
 
 /* sockets */

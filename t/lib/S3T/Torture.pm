@@ -23,7 +23,7 @@ use S3T::Util qw/ $TOP read_file write_file /;
 our @EXPORT_OK = qw/ talk /;
 
 my %OP = (off => 0, alloc => 1, connect => 2, recv => 3, send => 4,
-    socket => 5, epoll => 6, mmap => 7);
+    socket => 5, epoll => 6, mmap => 7, fetch => 8);
 my %MODE = (error => 0, short => 1, again => 2, eof => 3, place => 4, cut => 5);
 
 use constant SIZE => 56 + 3968;
