@@ -34,6 +34,7 @@ use warnings;
 use Digest::MD5;
 use Digest::SHA;
 use Fcntl qw/ :flock /;
+use Exporter 'import';
 use IO::Socket::INET;
 use JSON::PP ();
 use POSIX ();
@@ -41,6 +42,9 @@ use Socket qw/ IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY /;
 use S3T::Util qw/ append end_child free_port read_file read_json_lines spawn
     state_dir write_file /;
 use Time::HiRes qw/ sleep time /;
+use Time::Local qw/ timegm /;
+
+our @EXPORT_OK = qw/ hours_ahead /;
 
 # dir (of the test file), on, port, cert and key (TLS)
 sub new {
@@ -76,7 +80,7 @@ sub url {
 # Each request in the order of its arrival:
 #   { op, method, uri and path (raw), query { }, headers { }, length, sha256,
 #     whole, body (when small), connection, number (on its connection), time,
-#     port }
+#     until (when it was listed), port }
 # whole: all of the body came. A request is listed when its answer begins, or
 # when its connection ends without one; after `drain`, if that is asked for.
 sub requests {
@@ -90,6 +94,16 @@ sub requests {
 sub begun {
     my ($s, $op) = @_;
     return -s "$s->{dir}/count.$op" || 0;
+}
+
+# By how many hours the clock by which a request was signed is ahead of this one,
+# which may have come to another hour in between.
+sub hours_ahead {
+    my ($r) = @_;
+    my ($year, $month, @rest) = $r->{headers}{'x-amz-date'}
+        =~ /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/ or die 'no x-amz-date';
+    my $signed = timegm(reverse(@rest), $month - 1, $year);
+    return POSIX::floor(($signed - $r->{time}) / 3600 + 0.5);
 }
 
 sub forget {
@@ -107,19 +121,24 @@ sub _serve {
         kill 'KILL', keys %children;
         POSIX::_exit(0);
     };
+    # one that is just begun is known before the signal is heard
+    my $term = POSIX::SigSet->new(POSIX::SIGTERM());
     while (1) {
         while ((my $gone = waitpid -1, POSIX::WNOHANG()) > 0) {
             delete $children{$gone};
         }
         my $socket = $listener->accept or next;
         $connection++;
+        POSIX::sigprocmask(POSIX::SIG_BLOCK(), $term);
         my $pid = fork;
         if ($pid) {
             $children{$pid} = 1;
+            POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $term);
             close $socket;
             next;
         }
         $SIG{TERM} = 'DEFAULT';
+        POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $term);
         close $listener;
         eval { $s->_connection($socket, $connection) };
         print STDERR $@ if $@;
@@ -160,6 +179,7 @@ sub _list_request {
     my ($s, $r) = @_;
     return if $s->{listed} == $r->{number};
     $s->{listed} = $r->{number};
+    $r->{until} = time;
     append("$s->{dir}/requests",
         JSON::PP->new->utf8->canonical->encode($r) . "\n");
 }

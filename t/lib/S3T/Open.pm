@@ -77,7 +77,7 @@ sub on_worker {
     for (1 .. 100) {
         my $c = $t->raw($n->port);
         $c->send("GET /status/ HTTP/1.1\r\nHost: a\r\n\r\n");
-        my $r = $c->response(10);
+        my $r = $c->response;
         return $c if $r->{headers}{'x-pid'} == $pid;
         $c->close;
     }
@@ -114,14 +114,14 @@ sub stored {
     return wait_for {
         !grep { (status($n, $_->{id})->{partsStored} || 0)
             < int $_->{sent} / PART } @uploads;
-    } 15;
+    } 60;
 }
 
 # the rest: two tests
 sub finish {
     my ($s3, $u, $name) = @_;
     $u->{c}->send(substr body(), $u->{sent});
-    Test::More::is(($u->{c}->response(30) || {})->{status}, 201,
+    Test::More::is(($u->{c}->response(60) || {})->{status}, 201,
         "$name: stored");
     Test::More::is_deeply([$s3->sha256($u->{key})],
         [sha256_hex(body()), length body()], "$name: whole");
