@@ -40,6 +40,7 @@ http {
     s3_payload_signature off;
     s3_progress_log off;
     s3_transfer_id $arg_id;
+    client_body_timeout 600s;
     server {
         listen 127.0.0.1:%%PORT%%;
         location /upload/ { s3_upload; }
@@ -89,9 +90,8 @@ is($c->response->{status}, 201, 'an upload');
 subtest 'records that expire' => sub {
     ok(fill_zone($worker, $first, \@expired, finished => 25 * 3600 * 1000),
         'old ones');
-    is(totals()->{slotsUsed}, 1 + EXPIRED, 'are there');
-    is(scalar ids(get('?limit=1000')), 1, 'and not shown');
-    ok((wait_for { totals()->{slotsUsed} == 1 } 10), 'they go');
+    is(scalar ids(get('?limit=1000')), 1, 'are not shown');
+    ok((wait_for { totals()->{slotsUsed} == 1 }), 'they go');
     is_deeply([logged('page of records expired')], [64, 64, 64, 8],
         'in pages');
 };
@@ -165,7 +165,7 @@ subtest 'a list that finds few' => sub {
         $answered = [map { ($_->response || {})->{status} } $c, $list];
         substr($n->log, $from)
             =~ /records met.*"PUT \/upload.*records met/s;
-    } 10), 'an upload in the middle of it');
+    } 60), 'an upload in the middle of it');
     is_deeply($answered, [201, 200], 'both are answered');
 
     my $raw = $t->raw($n->port);
@@ -180,7 +180,7 @@ subtest 'a worker that dies with many' => sub {
     ok((wait_for { totals()->{active} == 3 + STALLED }), 'they are there');
     my $from = length $n->log;
     kill 'KILL', $worker;
-    ok((wait_for { totals()->{failed} == 3 + STALLED } 20), 'all are failed');
+    ok((wait_for { totals()->{failed} == 3 + STALLED } 60), 'all are failed');
     my @looked = substr($n->log, $from) =~ /looked at:(\d+) reaped:(\d+)/g;
     my @reaped = @looked[grep { $_ % 2 } 0 .. $#looked];
     is(sum0(@reaped), 3 + STALLED, 'each once');
@@ -198,6 +198,6 @@ subtest 'a worker that leaves answers before' => sub {
     ok((wait_for { substr($n->log, $from) =~ /gracefully shutting down/ }),
         'it is to leave');
     $list->send("Host: a\r\n\r\n");
-    is(($list->response(10) || {})->{status}, 200, 'a list in many turns');
+    is(($list->response || {})->{status}, 200, 'a list in many turns');
     $n->quit;
 };
