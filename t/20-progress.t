@@ -19,10 +19,7 @@ use constant RATE => 100 * MB;       # of clients, bytes a second
 my $t = S3T->new;
 # takes as long to complete as a test wants
 my $go = $t->dir . '/go';
-my $slow = $t->fake(on => { complete => sub {
-    wait_for { -e $go } 120;
-    return {};
-} });
+my $slow = $t->fake(on => { complete => { hold => $go } });
 $t->token(SLOW => $slow->url);
 
 # with reuseport the kernel spreads connections over the workers

@@ -14,10 +14,7 @@ use S3T;
 my $t = S3T->new;
 my $refusing = $t->fake(on => { put => { status => 403 } });
 my $go = $t->dir . '/go';
-my $slow = $t->fake(on => { put => sub {
-    wait_for { -e $go } 120;
-    return {};
-} });
+my $slow = $t->fake(on => { put => { hold => $go } });
 $t->token(REFUSING => $refusing->url, SLOW => $slow->url);
 
 my $n = $t->nginx(<<'EOF');

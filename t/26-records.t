@@ -2,18 +2,20 @@
 
 # 100,000 records in the zone: lists find each of them while uploads come and
 # go, nobody holds the lock for more than a page of records, no list keeps a
-# worker from the others, and what is to be done with many is done in pages.
+# worker from the others, and what is to be done with many is done in pages. No
+# record's time goes back where workers' clocks differ.
 
 use strict;
 use warnings;
 
 use lib 't/lib';
 use HTTP::Tiny;
+use JSON::PP ();
 use List::Util qw/ max sum0 /;
 use Test::More;
 use S3T;
 use S3T::Null;
-use S3T::Zone qw/ fill_zone /;
+use S3T::Zone qw/ date_ahead fill_zone /;
 
 plan skip_all => 'not root' if $>;
 
@@ -200,4 +202,38 @@ subtest 'a worker that leaves answers before' => sub {
     $list->send("Host: a\r\n\r\n");
     is(($list->response || {})->{status}, 200, 'a list in many turns');
     $n->quit;
+};
+
+# Each worker has its own clock, that of the beginning of its turn.
+subtest 'a record that was read by a clock that is ahead' => sub {
+    my $of = $t->nginx(<<'EOF');
+%%MAIN%%
+http {
+    %%HTTP%%
+    s3_endpoint %%NULL%%;
+    s3_bucket bucket;
+    s3_credentials static testaccess testsecret;
+    s3_transfer_id $arg_id;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /upload/ { s3_upload; }
+        location /transfers/ { s3_status; }
+    }
+}
+EOF
+    my $id = id('isahead_', 0);
+    my $raw = $t->raw($of->port);
+    my $seen = sub { curl($of->url("/transfers/$id"))->{json} || {} };
+    $raw->send(put($id, 9));
+    ok((wait_for { ($seen->()->{bytesTransferred} || 0) == 4 }), 'under way');
+    my $before = $seen->()->{updatedAt};
+    ok(date_ahead(($of->workers)[0], $id, 60_000), 'read');
+    my $ahead = $seen->()->{updatedAt};
+    cmp_ok($ahead, 'gt', $before, 'by that clock');
+    $raw->send('xxxxx');
+    my $r = JSON::PP::decode_json($raw->response->{body});
+    is("$r->{state} $r->{updatedAt}", "completed $ahead",
+        'its end is not before that');
+    is($r->{expiresAt} =~ s/.*T//r, $ahead =~ s/.*T//r, 'nor is what follows');
+    is_deeply($seen->(), $r, 'as all are told');
 };

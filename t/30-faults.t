@@ -31,10 +31,8 @@ $schedule->case('error-page', on => { create => refusal(403, 'AccessDenied') }, 
     conf => 'error_page 502 =503 /sorry;');
 
 my $go = $t->dir . '/go';
-$schedule->case('left-early', on => { create => sub {
-        wait_for { -e $go } 120;
-        return {};
-    } }, manual => 1, errors => 0);
+$schedule->case('left-early', on => { create => { hold => $go } }, manual => 1,
+    errors => 0);
 
 $schedule->case('abort-again', on => { abort => [
         (refusal(500, 'InternalError')) x 2 ] },
@@ -252,10 +250,8 @@ subtest 'a client that left while Create waits for its next try' => sub {
 
 subtest 'a client that left while Create is on its way' => sub {
     my $answer = $t->dir . '/answer';
-    my $busy = $t->fake(on => { create => sub {
-        wait_for { -e $answer } 120;
-        return refusal(503, 'SlowDown', headers => { 'Retry-After' => 60 });
-    } });
+    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown',
+        hold => $answer, headers => { 'Retry-After' => 60 }) });
     $t->token(BUSY => $busy->url);
     $t->expect_errors(qr/s3 CreateMultipartUpload failed: .*, try 1 of 1/);
     my $of = $t->nginx($busy_conf);

@@ -32,10 +32,7 @@ my $drip = $t->fake(on => { create =>
 my $stops = $t->fake(on => { create => [
     { pieces => [0, $pieces[0], 600, join '', @pieces[1 .. 3]] } ] });
 my $go = $t->dir . '/go';
-my $still = $t->fake(on => { part => sub {
-    wait_for { -e $go } 120;
-    return {};
-} });
+my $still = $t->fake(on => { part => { hold => $go } });
 
 $t->token(THIRD => $third->url, HASTY => $hasty->url, SPACE => $space->url,
     DRIP => $drip->url, STOPS => $stops->url, STILL => $still->url);

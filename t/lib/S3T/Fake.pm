@@ -17,6 +17,7 @@ package S3T::Fake;
 #
 #   status, reason, headers { }, body   of the answer
 #   delay      seconds before the answer
+#   hold       a file: no answer before it is there
 #   read       bytes of the body that are read before the answer (all of it)
 #   rate       bytes a second at which the body is read
 #   drain      after an early answer: read the rest of the body (0)
@@ -40,7 +41,7 @@ use JSON::PP ();
 use POSIX ();
 use Socket qw/ IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY /;
 use S3T::Util qw/ append end_child free_port read_file read_json_lines spawn
-    state_dir write_file /;
+    state_dir wait_for write_file /;
 use Time::HiRes qw/ sleep time /;
 use Time::Local qw/ timegm /;
 
@@ -291,6 +292,7 @@ sub _answer {
     $s->_store($r, $a, $digest) if $r->{op} eq 'part';
 
     sleep $a->{delay} if $a->{delay};
+    wait_for { -e $a->{hold} } 300 if $a->{hold};
     # (a body whose rest is read after the answer is told of when it was read)
     $s->_list_request($r) if !$a->{drain};
     my $close = $a->{close} || '';
