@@ -193,6 +193,7 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
 {
     off_t                     size, received;
     ngx_chain_t              *cl;
+    ngx_table_elt_t          *length;
     ngx_http_request_body_t  *rb;
 
     rb = r->request_body;
@@ -207,7 +208,17 @@ ngx_http_s3_upload_taken(ngx_http_request_t *r)
 
 #endif
 
-        return r->discard_body;
+        if (r->discard_body) {
+            return 1;
+        }
+
+        /* nginx had all of it when it dropped it: nothing else tells of that */
+
+        length = r->headers_in.content_length;
+
+        return length
+               && ngx_atoof(length->value.data, length->value.len)
+                  != r->headers_in.content_length_n;
     }
 
     if (r->reading_body || !ngx_http_s3_upload_ended(r)) {

@@ -228,13 +228,26 @@ for my $way (qw/ length chunked /) {
 }
 $t->expect_errors(qr/open\(\) \S+no-disk\S+ failed/);
 
-# and of one that nginx drops, nothing is there
+# and of one that nginx drops, nothing is there: a small one comes with its head
 for my $way (qw/ length chunked h2 h2-unsized /) {
+    for my $size (1, 100, 300 * KB) {
+        $s3->forget;
+        put_as($way, "/dropped/$way-$size", data($size),
+            headers => ['If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT']);
+        ok((wait_for { state_log() =~ m{^/dropped/$way-$size 500 -$}m }),
+            "$way: $size bytes that were dropped");
+        is(scalar(my @none = $s3->requests), 0, 'make no object');
+    }
+}
+for my $first ('', substr read_file($d->{path}), 0, 1000) {
     $s3->forget;
-    put_as($way, "/dropped/$way", $d,
-        headers => ['If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT']);
-    ok((wait_for { state_log() =~ m{^/dropped/$way }m }), "$way: dropped");
-    is(scalar(my @none = $s3->requests), 0, 'makes no object');
+    my $raw = $t->raw($n->port);
+    $raw->send("PUT /dropped/" . length($first) . "-before HTTP/1.1\r\nHost: a\r\n"
+        . "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n"
+        . "Content-Length: 100000\r\n\r\n$first");
+    is($raw->response->{status}, 500, length($first) . ' bytes that were');
+    is(scalar(my @none = $s3->requests), 0, 'make no object');
+    $raw->close;
 }
 
 # by the ways that error_page has: a named location, a page, and one whose body
