@@ -166,6 +166,13 @@ ngx_s3_credentials_static(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
                                              "session token");
     }
 
+    /* keys are taken as they stand: such a one is what a template left */
+
+    if (args[0].data[0] == '$') {
+        return ngx_s3_credentials_error(ctx, "takes no variables, and its "
+                                             "access key begins with \"$\"");
+    }
+
     /* arguments of directives have a NUL after them */
 
     rc = ngx_s3_credentials_set(ctx, (char *) args[0].data,

@@ -374,7 +374,7 @@ subtest 'grammar' => sub {
 };
 
 subtest 'missing' => sub {
-    my $needs = qr/"s3_upload" has no credentials: /;
+    my $needs = qr/"s3_upload" in location "\S*" has no credentials: /;
     my $set = qr/not set in the environment nginx was started with; set /;
     my @env = (
         [{}, qr/AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are /],
