@@ -169,6 +169,8 @@ sub answered {
         isnt($type, 'application/json', "$name: not JSON");
     }
     is($r->{headers}{$_}, $headers->{$_}, "$name: $_") for keys %$headers;
+    like($r->{json}{message}, qr/ $headers->{allow}$/, "$name: says so, too")
+        if defined $error && $headers->{allow};
 }
 
 subtest 'HTTP/1.1' => sub {
