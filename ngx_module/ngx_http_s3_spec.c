@@ -250,7 +250,12 @@ ngx_http_s3_check_type(ngx_http_request_t *r, ngx_http_s3_refusal_t *refusal)
                                   "tus uploads are not supported here");
     }
 
-    if (ngx_http_s3_request_header(r, "tus-resumable")
+    /* a part of a body alone; "?1" is all of it */
+
+    h = ngx_http_s3_request_header(r, "upload-complete");
+
+    if ((h && !(h->len == 2 && ngx_strncmp(h->data, "?1", 2) == 0))
+        || ngx_http_s3_request_header(r, "tus-resumable")
         || ngx_http_s3_request_header(r, "upload-draft-interop-version"))
     {
         return ngx_http_s3_refuse(refusal, 415, "UnsupportedMediaType",
