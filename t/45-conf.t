@@ -106,7 +106,8 @@ sub sample {
     $text =~ s/^events \{\n\}\n//m;
     $text =~ s/^load_module .*\n//m;
     $text =~ s/^http \{/http {\n    %%HTTP%%/m;
-    $text =~ s/^    client_max_body_size 0;//m;
+    # (what nginx has by default, and %%HTTP%% changes)
+    $text =~ s/^    server \{/$&\n        client_max_body_size 1m;/mg;
     return "%%MAIN%%\n$text";
 }
 
@@ -186,7 +187,7 @@ EOF
 
     my $id = '01234567-89ab-4def-8123-456789abcdef';
     my $url = $n->url("/upload/page?transfer_id=$id");
-    $r = curl($url, body => 'abc', %alice);
+    $r = curl($url, file => data(2 * MB), %alice);
     is($r->{status}, 201, 'stored') or diag explain $r;
     is($r->{headers}{'access-control-allow-origin'}, $origin, 'the origin');
     my %exposed = map { lc, 1 } split /,\s*/,
