@@ -836,8 +836,8 @@ ngx_http_s3_init_sizes(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
                            "\"s3_memory\" %uz is smaller than \"s3_window\" "
                            "%uz + 5m in location \"%V\"%s", mcf->memory,
                            conf->window, location,
-                           derived ? ", where it is by default "
-                                     "s3_part_size times (s3_part_concurrency + 1)"
+                           derived ? ", where it is by default s3_part_size "
+                                     "times (s3_part_concurrency + 1)"
                                    : "");
         return NGX_CONF_ERROR;
     }
