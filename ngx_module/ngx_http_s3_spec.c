@@ -572,8 +572,20 @@ ngx_http_s3_send_refusal(ngx_http_request_t *r, ngx_int_t rc,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_s3_send_error(r, refusal->status, refusal->code,
-                                  refusal->message, NULL);
+    return ngx_http_s3_send_refused(r, refusal->status, refusal->code,
+                                    refusal->message, NULL);
+}
+
+
+ngx_int_t
+ngx_http_s3_send_refused(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, const char *message, ngx_str_t *id)
+{
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "the transfer is refused: %ui %s, %s", status, code,
+                  message);
+
+    return ngx_http_s3_send_error(r, status, code, message, id);
 }
 
 

@@ -222,6 +222,9 @@ subtest 'what the answers say' => sub {
     is(asks('GET', '/pages/k')->{body}, "named\n", 'a named location');
     is(asks('PUT', '/pages/k', 'Tus-Resumable: 1')->{body},
         "a page for GET\n", 'a page');
+    like($n->log, qr{\[info\].*\ the\ transfer\ is\ refused:\ 415
+        \ UnsupportedMediaType,\ resumable\ .*"PUT\ /pages/k\ }x,
+        'the log knows why');
 };
 
 subtest 'an id in use' => sub {
