@@ -372,6 +372,18 @@ subtest "the README's directives" => sub {
         'the variables');
 };
 
+subtest 'what answers and totals name' => sub {
+    my $code = join '', map { read_file($_) } glob 'ngx_module/*.c';
+    my %names = map { $_, 1 } $code =~
+        /_(?:refuse|send_error|send_refused|result_set)\([^;"]*"([A-Z]\w+)"/g,
+        read_file('lib/s3_tee.c') =~ /"(\w+)"/g,
+        read_file('lib/s3_totals.c') =~
+            /s3_totals_(?:gauge|counter|store)\("(\w+)", "/g;
+    cmp_ok(scalar keys %names, '>', 70, 'names');
+    is(join(' ', grep { $readme !~ /`$_`/ } sort keys %names), '',
+        'the README has them all');
+};
+
 subtest 'defaults and contexts' => sub {
     my %values = (
         s3_endpoint => '%%RGW%%', s3_bucket => 'bucket',
