@@ -259,7 +259,8 @@ subtest 'not refused' => sub {
         ['/k', 'Content-Encoding: gzip'],
         ['/k', 'x-amz-content-sha256: UNSIGNED-PAYLOAD'],
         ['/k', 'Content-Type: multipart/mixed; boundary=a'],
-        ['/k', 'If-None-Match: *'], ['/enough/k', 'x: y'],
+        ['/k', 'Upload-Complete: ?1'], ['/k', 'If-None-Match: *'],
+        ['/enough/k', 'x: y'],
         ['/basic/k', 'Authorization: Basic dXNlcjpwYXNzd29yZA=='],
         ['/request/204/k'], ['/pages/k'])
     {
