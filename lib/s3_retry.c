@@ -105,10 +105,9 @@ static const s3_retry_status_t  s3_retry_statuses[] = {
     { 307, S3_RETRY_REGION },
     { 408, S3_RETRY_TRANSIENT },
     { 429, S3_RETRY_THROTTLE },
-    { 500, S3_RETRY_TRANSIENT },
-    { 502, S3_RETRY_TRANSIENT },
+    { 501, S3_RETRY_NO },
     { 503, S3_RETRY_THROTTLE },
-    { 504, S3_RETRY_TRANSIENT }
+    { 505, S3_RETRY_NO }
 };
 
 
@@ -163,7 +162,10 @@ s3_retry_by_status(unsigned status)
         }
     }
 
-    return S3_RETRY_NO;
+    /* what stands in front of S3 has more of them, 520 to 530 for example, and
+       an unknown one is as 500 is (RFC 9110, 15) */
+
+    return (status >= 500) ? S3_RETRY_TRANSIENT : S3_RETRY_NO;
 }
 
 

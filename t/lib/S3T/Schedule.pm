@@ -437,6 +437,14 @@ sub answers {
         conf => 's3_retry_timeout 30s;', message => qr/503 SlowDown/,
         retry_after => 1);
 
+    # what stands in front of S3 has numbers of its own
+    $s->case('odd-status', on => { part => [ map { { status => $_,
+            body => 'an error page' } } 520, 524 ] }, body => $large,
+        count => { part => 4, complete => 1 });
+
+    $s->case('odd-complete', on => { complete => [ { status => 524 } ] },
+        body => $large, count => { complete => 2, abort => 0 });
+
     $s->case('create-fails', on => { create => $internal }, body => $large,
         status => 502, code => 'InternalError',
         count => { create => 3, part => 0, abort => 0 },
