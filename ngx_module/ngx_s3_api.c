@@ -32,6 +32,7 @@ typedef struct {
     ngx_s3_lessons_t  lessons;
 
     unsigned          refused:1;     /* it cannot even be signed */
+    unsigned          last:1;        /* this try is at the end of the time */
 } ngx_s3_api_t;
 
 
@@ -293,20 +294,25 @@ ngx_s3_api_answered(ngx_s3_request_t *rq)
 }
 
 
-/* NGX_OK: another try is worth it, after delay ms */
+/*
+ * NGX_OK: another try is worth it, after delay ms. S3 may ask for more than the
+ * time that is left, or than all of it (MinIO does so under any load): then the
+ * last try comes at its end, as nobody may be able to send the file again.
+ */
 
 static ngx_int_t
 ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 {
     uint64_t          r;
     ngx_int_t         rc;
-    ngx_msec_t        passed;
+    ngx_msec_t        left, passed, spread;
     ngx_s3_call_t    *call;
     ngx_s3_target_t  *target;
 
     call = a->call;
     target = call->target;
     rc = NGX_OK;
+    spread = 0;
     *delay = 0;
 
     switch (a->answer.class) {
@@ -322,11 +328,11 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
     case S3_RETRY_TRANSIENT:
     case S3_RETRY_THROTTLE:
         r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
-        *delay = s3_retry_delay(a->answer.class, call->tries, r);
+        spread = s3_retry_delay(a->answer.class, call->tries, r);
 
         /* S3 tells all of its clients the same: they come back one by one */
 
-        *delay += call->retry_after;
+        *delay = spread + call->retry_after;
         break;
 
     default:
@@ -340,10 +346,17 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 
     passed = ngx_current_msec - a->start;
 
-    if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call)
-        || passed + *delay > target->retry_timeout)
+    if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call) || a->last
+        || passed > target->retry_timeout)
     {
         return NGX_DECLINED;
+    }
+
+    left = target->retry_timeout - passed;
+
+    if (*delay > left) {
+        *delay = left - ngx_min(spread, left / 2);
+        a->last = 1;
     }
 
     return NGX_OK;

@@ -437,6 +437,16 @@ sub answers {
         conf => 's3_retry_timeout 30s;', message => qr/503 SlowDown/,
         retry_after => 1);
 
+    # MinIO wants 60 s, or 120, whatever the cause
+    my $busy = { %$slow_down, headers => { 'Retry-After' => 120 } };
+    $s->case('patience', on => { part => [ $busy ] }, body => $large,
+        conf => 's3_retry_timeout 2s;', count => { part => 3, complete => 1 });
+
+    $s->case('patience-ends', on => { part => $busy }, body => $large,
+        conf => 's3_retry_timeout 2s;', status => 503, code => 'SlowDown',
+        count => { part => 2, abort => 1 }, message => qr/503 SlowDown/,
+        seconds => 15, retry_after => 120);
+
     # what stands in front of S3 has numbers of its own
     $s->case('odd-status', on => { part => [ map { { status => $_,
             body => 'an error page' } } 520, 524 ] }, body => $large,
