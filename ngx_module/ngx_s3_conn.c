@@ -6,6 +6,7 @@ static ngx_s3_link_t *ngx_s3_link_create(ngx_s3_endpoint_t *endpoint,
 static ngx_int_t ngx_s3_link_resolve(ngx_s3_link_t *link);
 static void ngx_s3_link_resolved(ngx_s3_resolve_t *rs, ngx_int_t rc);
 static ngx_int_t ngx_s3_link_allow(ngx_s3_link_t *link);
+static void ngx_s3_link_order(ngx_s3_link_t *link);
 static void ngx_s3_link_connect(ngx_s3_link_t *link);
 static ngx_int_t ngx_s3_link_connect_next(ngx_s3_link_t *link);
 static ngx_int_t ngx_s3_link_prepare(ngx_s3_link_t *link, ngx_connection_t *c);
@@ -182,9 +183,14 @@ ngx_s3_link_connect(ngx_s3_link_t *link)
     link->state = NGX_S3_CONN_CONNECTING;
     link->log->action = "connecting";
 
-    if (link->next == 0 && ngx_s3_link_allow(link) != NGX_OK) {
-        ngx_s3_link_done(link, NGX_S3_E_REFUSED);
-        return;
+    if (link->next == 0) {
+
+        if (ngx_s3_link_allow(link) != NGX_OK) {
+            ngx_s3_link_done(link, NGX_S3_E_REFUSED);
+            return;
+        }
+
+        ngx_s3_link_order(link);
     }
 
     do {
@@ -251,6 +257,37 @@ ngx_s3_link_allow(ngx_s3_link_t *link)
 }
 
 
+/* nginx's resolver begins with an address by chance, which may be the one that
+   has just failed, again and again */
+
+static void
+ngx_s3_link_order(ngx_s3_link_t *link)
+{
+    ngx_s3_endpoint_state_t  *state;
+
+    state = link->sc.endpoint->state;
+
+    if (state) {
+        ngx_s3_shun_order(&state->shun, link->addrs, link->naddrs);
+    }
+}
+
+
+void
+ngx_s3_conn_shun(ngx_s3_conn_t *sc)
+{
+    ngx_s3_link_t            *link;
+    ngx_s3_endpoint_state_t  *state;
+
+    link = (ngx_s3_link_t *) sc;
+    state = sc->endpoint->state;
+
+    if (state && link->next) {
+        ngx_s3_shun(&state->shun, &link->addrs[link->next - 1]);
+    }
+}
+
+
 /* NGX_OK: connected; NGX_AGAIN: a handler follows; NGX_DECLINED: this address
    does not answer; NGX_ERROR */
 
@@ -291,6 +328,8 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
 
         ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: "
                       "%s)", &addr->name, &link->host, err, text);
+
+        ngx_s3_conn_shun(&link->sc);
 
         if (link->next < link->naddrs) {
             ngx_log_error(NGX_LOG_WARN, link->log, 0,
@@ -407,6 +446,8 @@ ngx_s3_link_test(ngx_connection_t *c)
 static void
 ngx_s3_link_try_next(ngx_s3_link_t *link, ngx_s3_error_e error)
 {
+    ngx_s3_conn_shun(&link->sc);
+
     if (link->next == link->naddrs) {
         ngx_s3_link_done(link, error);
         return;
@@ -473,6 +514,10 @@ ngx_s3_link_shaken(ngx_s3_tls_t *tls, ngx_s3_error_e error)
     if (error == NGX_S3_E_CONNECT_TIMEOUT) {
         ngx_s3_link_try_next(link, error);
         return;
+    }
+
+    if (error == NGX_S3_E_TLS) {
+        ngx_s3_conn_shun(&link->sc);
     }
 
     ngx_s3_link_done(link, error);
