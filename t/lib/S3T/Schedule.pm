@@ -291,7 +291,7 @@ sub connections {
 
     $s->case('huge-head', on => { put => { raw => "HTTP/1.1 200 OK\r\nx: "
             . 'x' x 300_000 . "\r\n\r\n", close => 'after' } }, status => 502,
-        code => 'BadGateway', message => qr/is not HTTP: too long line in reply/,
+        code => 'BadGateway', message => qr/is not HTTP: too large head of reply/,
         count => { put => 3, head => 1 });
 
     $s->case('huge-answer', on => { create => { body => '<a>' . 'x' x (2 * MB) } },
@@ -739,6 +739,13 @@ sub conditions {
     $s->case('condition-large', condition => 1, on => { complete => $failed },
         body => $large, status => 412, code => 'PreconditionFailed',
         message => qr/412/, count => { complete => 1, head => 2, abort => 1 });
+
+    # an object may have more metadata than a line of ours holds
+    $s->case('condition-long', condition => 1, status => 412, errors => 0,
+        on => { head => { status => 200, headers => { ETag => '"e"',
+            'x-amz-meta-long' => 'm' x 9000 } } },
+        code => 'PreconditionFailed', message => qr/^the object exists$/,
+        count => { put => 0, head => 1 });
 
     $s->case('condition-conflict', condition => 1, body => $large, status => 409,
         on => { complete => refusal(409, 'ConditionalRequestConflict') },
