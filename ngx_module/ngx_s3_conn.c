@@ -509,15 +509,15 @@ ngx_s3_link_shaken(ngx_s3_tls_t *tls, ngx_s3_error_e error)
 
     link = tls->connection->data;
 
-    /* another address has the same certificate, but may be in better health */
+    /* another server may be in better health, and have a certificate of its
+       own: nothing was sent to this one */
 
-    if (error == NGX_S3_E_CONNECT_TIMEOUT) {
+    if (error == NGX_S3_E_CONNECT_TIMEOUT
+        || error == NGX_S3_E_TLS
+        || error == NGX_S3_E_CERTIFICATE)
+    {
         ngx_s3_link_try_next(link, error);
         return;
-    }
-
-    if (error == NGX_S3_E_TLS) {
-        ngx_s3_conn_shun(&link->sc);
     }
 
     ngx_s3_link_done(link, error);
