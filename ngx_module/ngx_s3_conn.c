@@ -9,6 +9,8 @@ static ngx_int_t ngx_s3_link_allow(ngx_s3_link_t *link);
 static void ngx_s3_link_order(ngx_s3_link_t *link);
 static void ngx_s3_link_connect(ngx_s3_link_t *link);
 static ngx_int_t ngx_s3_link_connect_next(ngx_s3_link_t *link);
+static ngx_err_t ngx_s3_link_family(struct sockaddr *sa);
+static void ngx_s3_link_declined(ngx_s3_link_t *link, ngx_err_t err);
 static ngx_int_t ngx_s3_link_prepare(ngx_s3_link_t *link, ngx_connection_t *c);
 static void ngx_s3_link_connect_handler(ngx_event_t *ev);
 static ngx_err_t ngx_s3_link_test(ngx_connection_t *c);
@@ -294,7 +296,6 @@ ngx_s3_conn_shun(ngx_s3_conn_t *sc)
 static ngx_int_t
 ngx_s3_link_connect_next(ngx_s3_link_t *link)
 {
-    u_char                  text[NGX_S3_REASON], *p;
     ngx_int_t               rc;
     ngx_err_t               err;
     ngx_addr_t             *addr;
@@ -302,6 +303,13 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     ngx_peer_connection_t   pc;
 
     addr = &link->addrs[link->next++];
+
+    err = ngx_s3_link_family(addr->sockaddr);
+
+    if (err) {
+        ngx_s3_link_declined(link, err);
+        return NGX_DECLINED;
+    }
 
     /* nginx logs an address that refuses at once as an error, but here it is
        one only if none is left, and then the caller's */
@@ -322,20 +330,7 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     rc = ngx_event_connect_peer(&pc);
 
     if (rc == NGX_DECLINED) {
-        err = ngx_socket_errno;
-        p = ngx_strerror(err, text, sizeof(text) - 1);
-        *p = '\0';
-
-        ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: "
-                      "%s)", &addr->name, &link->host, err, text);
-
-        ngx_s3_conn_shun(&link->sc);
-
-        if (link->next < link->naddrs) {
-            ngx_log_error(NGX_LOG_WARN, link->log, 0,
-                          "%s, trying another address", link->sc.reason);
-        }
-
+        ngx_s3_link_declined(link, ngx_socket_errno);
         return NGX_DECLINED;
     }
 
@@ -358,6 +353,59 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     }
 
     return rc;
+}
+
+
+/* A kernel may be told to have no IPv6, and names have such addresses all the
+   same: nginx would raise an alert and try no other. 0: it has the family. */
+
+static ngx_err_t
+ngx_s3_link_family(struct sockaddr *sa)
+{
+#if (NGX_HAVE_INET6)
+
+    ngx_err_t          err;
+    ngx_socket_t       s;
+    static ngx_uint_t  had;
+
+    if (sa->sa_family != AF_INET6 || had) {
+        return 0;
+    }
+
+    s = ngx_socket(AF_INET6, SOCK_STREAM, 0);
+
+    if (s == (ngx_socket_t) -1) {
+        err = ngx_socket_errno;
+        return (err == EAFNOSUPPORT) ? err : 0;
+    }
+
+    (void) ngx_close_socket(s);
+
+    had = 1;
+
+#endif
+
+    return 0;
+}
+
+
+static void
+ngx_s3_link_declined(ngx_s3_link_t *link, ngx_err_t err)
+{
+    u_char  text[NGX_S3_REASON], *p;
+
+    p = ngx_strerror(err, text, sizeof(text) - 1);
+    *p = '\0';
+
+    ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: %s)",
+                  &link->addrs[link->next - 1].name, &link->host, err, text);
+
+    ngx_s3_conn_shun(&link->sc);
+
+    if (link->next < link->naddrs) {
+        ngx_log_error(NGX_LOG_WARN, link->log, 0,
+                      "%s, trying another address", link->sc.reason);
+    }
 }
 
 

@@ -325,6 +325,8 @@ not-an-address broken.test
 127.0.0.1	Hosted.TEST another.test # dead.test
 127.0.0.2 several.test
 127.0.0.1 several.test
+::1 families.test
+127.0.0.1 families.test
 EOF
 
 sub files {
@@ -344,8 +346,8 @@ http {
         s3_tries 1;
         s3_keepalive 0;
 EOF
-$conf .= locations(qw/ hosted.test another.test several.test localhost
-    one.test dead.test broken.test /);
+$conf .= locations(qw/ hosted.test another.test several.test families.test
+    localhost one.test dead.test broken.test /);
 $conf .= <<'EOF';
         location /resolver/ {
             resolver %%DNS%%;
@@ -367,6 +369,13 @@ subtest '/etc/hosts, and no resolver at all' => sub {
     fails($n, $_,
         qr/no resolver to find '\Q$_\E': .*set the 'resolver' directive/)
         for qw/ one.test dead.test broken.test /;
+};
+
+subtest 'a kernel without IPv6' => sub {
+    my $n = $t->nginx($conf, env => { %{files($empty)}, ETC_NO_IPV6 => 1 });
+    stored($n, 'families.test') for 1 .. 4;
+    like($n->log, qr/connect to \[::1\]:$port of .*trying another/,
+        'the address that cannot be was passed over');
 };
 
 # (port 53 wants root)
