@@ -193,6 +193,32 @@ s3_retry_delay(s3_retry_e class, unsigned try, uint64_t random)
 }
 
 
+int
+s3_retry_wait(s3_retry_e class, unsigned try, uint64_t random,
+    uint64_t after, uint64_t passed, uint64_t limit, uint64_t *delay)
+{
+    *delay = s3_retry_delay(class, try, random);
+
+    if (passed > limit || (after == 0 && *delay > limit - passed)) {
+        return S3_ERROR;
+    }
+
+    if (after == 0) {
+        return S3_OK;
+    }
+
+    /* that one has been made */
+
+    if (passed == limit) {
+        return S3_ERROR;
+    }
+
+    *delay += (after < limit - passed) ? after : limit - passed;
+
+    return S3_OK;
+}
+
+
 unsigned
 s3_retry_client_status(unsigned status, s3_str_t code, int timedout)
 {

@@ -32,7 +32,6 @@ typedef struct {
     ngx_s3_lessons_t  lessons;
 
     unsigned          refused:1;     /* it cannot even be signed */
-    unsigned          last:1;        /* this try is at the end of the time */
 } ngx_s3_api_t;
 
 
@@ -294,26 +293,21 @@ ngx_s3_api_answered(ngx_s3_request_t *rq)
 }
 
 
-/*
- * NGX_OK: another try is worth it, after delay ms. S3 may ask for more than the
- * time that is left, or than all of it (MinIO does so under any load): then the
- * last try comes at its end, as nobody may be able to send the file again.
- */
+/* NGX_OK: another try is worth it, after delay ms */
 
 static ngx_int_t
 ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 {
-    uint64_t          r;
+    uint64_t          r, wait;
     ngx_int_t         rc;
-    ngx_msec_t        left, passed, spread;
+    ngx_msec_t        after;
     ngx_s3_call_t    *call;
     ngx_s3_target_t  *target;
 
     call = a->call;
     target = call->target;
     rc = NGX_OK;
-    spread = 0;
-    *delay = 0;
+    after = 0;
 
     switch (a->answer.class) {
 
@@ -327,12 +321,7 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 
     case S3_RETRY_TRANSIENT:
     case S3_RETRY_THROTTLE:
-        r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
-        spread = s3_retry_delay(a->answer.class, call->tries, r);
-
-        /* S3 tells all of its clients the same: they come back one by one */
-
-        *delay = spread + call->retry_after;
+        after = call->retry_after;
         break;
 
     default:
@@ -344,20 +333,18 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
         a->start = ngx_current_msec;
     }
 
-    passed = ngx_current_msec - a->start;
+    r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
 
-    if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call) || a->last
-        || passed > target->retry_timeout)
+    if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call)
+        || s3_retry_wait(a->answer.class, call->tries, r, after,
+                         ngx_current_msec - a->start, target->retry_timeout,
+                         &wait)
+           != S3_OK)
     {
         return NGX_DECLINED;
     }
 
-    left = target->retry_timeout - passed;
-
-    if (*delay > left) {
-        *delay = left - ngx_min(spread, left / 2);
-        a->last = 1;
-    }
+    *delay = wait;
 
     return NGX_OK;
 }
