@@ -5,7 +5,7 @@
 
 #define S3_HTTP_MAX_LINE    8192     /* one line, bytes */
 #define S3_HTTP_MAX_HEAD    65536    /* the whole head */
-#define S3_HTTP_MAX_FIELDS  128
+#define S3_HTTP_MAX_FIELDS  1024     /* metadata of 2 KB may have hundreds */
 
 /* Incremental HTTP/1.1 reply parser (RFC 9112). Interim replies (1xx) are
    read and dropped, at most 16, except 101, which is an error. Trailers and

@@ -740,10 +740,11 @@ sub conditions {
         body => $large, status => 412, code => 'PreconditionFailed',
         message => qr/412/, count => { complete => 1, head => 2, abort => 1 });
 
-    # an object may have more metadata than a line of ours holds
+    # an object may have more metadata than a line of ours holds, and many names
     $s->case('condition-long', condition => 1, status => 412, errors => 0,
         on => { head => { status => 200, headers => { ETag => '"e"',
-            'x-amz-meta-long' => 'm' x 9000 } } },
+            'x-amz-meta-long' => 'm' x 9000,
+            map { ("x-amz-meta-$_" => 'v') } 1 .. 300 } } },
         code => 'PreconditionFailed', message => qr/^the object exists$/,
         count => { put => 0, head => 1 });
 
