@@ -287,8 +287,14 @@ ngx_http_s3_spec_names(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
         }
 
     } else {
-        spec->key.data = r->uri.data + 1;
-        spec->key.len = r->uri.len - 1;
+        spec->key = r->uri;
+
+        /* a rewrite may have left no slash to be taken off */
+
+        if (spec->key.len && spec->key.data[0] == '/') {
+            spec->key.data++;
+            spec->key.len--;
+        }
     }
 
     if (s3_uri_check_key(ngx_s3_to_str(spec->key), &err) != S3_OK) {
