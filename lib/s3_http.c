@@ -26,6 +26,7 @@ typedef enum {
 #define S3_HTTP_CONN_CLOSE   0x0002
 #define S3_HTTP_CONN_KEEP    0x0004
 #define S3_HTTP_HAS_CODING   0x0008
+#define S3_HTTP_CUT          0x0010  /* the line is longer than its room */
 #define S3_HTTP_INTERIM      0x0100
 
 
@@ -35,6 +36,7 @@ static int s3_http_line(s3_http_t *h, const unsigned char **p,
 static int s3_http_line_byte_check(s3_http_t *h);
 static int s3_http_status_line(s3_http_t *h);
 static int s3_http_field_line(s3_http_t *h);
+static int s3_http_long_field(s3_http_t *h, s3_str_t name);
 static int s3_http_field(s3_http_t *h, s3_str_t name, s3_str_t value);
 static int s3_http_content_length(s3_http_t *h, s3_str_t value);
 static int s3_http_head_end(s3_http_t *h);
@@ -181,23 +183,34 @@ s3_http_error(s3_http_t *h, const char *err)
 }
 
 
-/* Collects a line into h->line without its end. S3_OK: it is whole. */
+/* Collects a line into h->line without its end. S3_OK: it is whole, or its
+   beginning is there and the flag S3_HTTP_CUT is set. */
 
 static int
 s3_http_line(s3_http_t *h, const unsigned char **p, const unsigned char *end)
 {
-    size_t                n;
+    size_t                n, room;
     const unsigned char  *lf;
 
     lf = memchr(*p, '\n', end - *p);
     n = ((lf == NULL) ? end : lf) - *p;
 
-    if (n > S3_HTTP_MAX_LINE - h->line_len) {
-        return s3_http_error(h, "too long line in reply");
+    room = S3_HTTP_MAX_LINE - h->line_len;
+
+    if (n > room) {
+
+        if (h->state != S3_HTTP_FIELD && h->state != S3_HTTP_TRAILER) {
+            return s3_http_error(h, "too long line in reply");
+        }
+
+        h->flags |= S3_HTTP_CUT;
+
+    } else {
+        room = n;
     }
 
-    memcpy(h->line + h->line_len, *p, n);
-    h->line_len += n;
+    memcpy(h->line + h->line_len, *p, room);
+    h->line_len += room;
     *p += n;
 
     if (h->state == S3_HTTP_STATUS || h->state == S3_HTTP_FIELD
@@ -216,7 +229,9 @@ s3_http_line(s3_http_t *h, const unsigned char **p, const unsigned char *end)
 
     (*p)++;
 
-    if (h->line_len != 0 && h->line[h->line_len - 1] == '\r') {
+    if (h->line_len != 0 && h->line[h->line_len - 1] == '\r'
+        && (h->flags & S3_HTTP_CUT) == 0)
+    {
         h->line_len--;
     }
 
@@ -309,12 +324,17 @@ s3_http_field_line(s3_http_t *h)
         return s3_http_error(h, "malformed field in reply");
     }
 
+    name.data = h->line;
+    name.len = i;
+
+    if (h->flags & S3_HTTP_CUT) {
+        return s3_http_long_field(h, name);
+    }
+
     if (h->state == S3_HTTP_TRAILER || h->status < 200) {
         return S3_OK;
     }
 
-    name.data = h->line;
-    name.len = i;
     value.data = h->line + i + 1;
     value.len = h->line_len - i - 1;
     value = s3_http_trim(value);
@@ -325,6 +345,24 @@ s3_http_field_line(s3_http_t *h)
 
     if (h->field != NULL && h->field(h->data, name, value) != S3_OK) {
         return s3_http_error(h, "field was not accepted");
+    }
+
+    return S3_OK;
+}
+
+
+/* It is left out: an object's metadata, say, which is no concern of ours. But
+   nobody may be misled about where the reply ends. */
+
+static int
+s3_http_long_field(s3_http_t *h, s3_str_t name)
+{
+    h->flags &= ~S3_HTTP_CUT;
+
+    if (s3_str_eqs(name, "content-length") || s3_str_eqs(name, "connection")
+        || s3_str_eqs(name, "transfer-encoding"))
+    {
+        return s3_http_error(h, "too long line in reply");
     }
 
     return S3_OK;

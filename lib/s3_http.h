@@ -3,15 +3,16 @@
 
 #include "s3_str.h"
 
-#define S3_HTTP_MAX_LINE    8192     /* one field or status line, bytes */
+#define S3_HTTP_MAX_LINE    8192     /* one line, bytes */
 #define S3_HTTP_MAX_HEAD    65536    /* the whole head */
-#define S3_HTTP_MAX_FIELDS  128
+#define S3_HTTP_MAX_FIELDS  1024     /* metadata of 2 KB may have hundreds */
 
 /* Incremental HTTP/1.1 reply parser (RFC 9112). Interim replies (1xx) are
    read and dropped, at most 16, except 101, which is an error. Trailers and
-   chunk extensions are dropped. Line ends may be a bare LF. S3_HTTP_MAX_HEAD
-   bounds interim replies, head and trailers together, S3_HTTP_MAX_FIELDS each
-   of them. */
+   chunk extensions are dropped, and so is a field that is longer than a line
+   may be, unless it frames the reply. Line ends may be a bare LF.
+   S3_HTTP_MAX_HEAD bounds interim replies, head and trailers together,
+   S3_HTTP_MAX_FIELDS each of them. */
 
 typedef struct s3_http_s  s3_http_t;
 

@@ -105,10 +105,9 @@ static const s3_retry_status_t  s3_retry_statuses[] = {
     { 307, S3_RETRY_REGION },
     { 408, S3_RETRY_TRANSIENT },
     { 429, S3_RETRY_THROTTLE },
-    { 500, S3_RETRY_TRANSIENT },
-    { 502, S3_RETRY_TRANSIENT },
+    { 501, S3_RETRY_NO },
     { 503, S3_RETRY_THROTTLE },
-    { 504, S3_RETRY_TRANSIENT }
+    { 505, S3_RETRY_NO }
 };
 
 
@@ -163,7 +162,10 @@ s3_retry_by_status(unsigned status)
         }
     }
 
-    return S3_RETRY_NO;
+    /* what stands in front of S3 has more of them, 520 to 530 for example, and
+       an unknown one is as 500 is (RFC 9110, 15) */
+
+    return (status >= 500) ? S3_RETRY_TRANSIENT : S3_RETRY_NO;
 }
 
 
@@ -188,6 +190,32 @@ s3_retry_delay(s3_retry_e class, unsigned try, uint64_t random)
     }
 
     return random % (limit + 1);
+}
+
+
+int
+s3_retry_wait(s3_retry_e class, unsigned try, uint64_t random,
+    uint64_t after, uint64_t passed, uint64_t limit, uint64_t *delay)
+{
+    *delay = s3_retry_delay(class, try, random);
+
+    if (passed > limit || (after == 0 && *delay > limit - passed)) {
+        return S3_ERROR;
+    }
+
+    if (after == 0) {
+        return S3_OK;
+    }
+
+    /* that one has been made */
+
+    if (passed == limit) {
+        return S3_ERROR;
+    }
+
+    *delay += (after < limit - passed) ? after : limit - passed;
+
+    return S3_OK;
 }
 
 

@@ -24,6 +24,19 @@ s3_retry_e s3_retry_class(unsigned status, s3_str_t code);
    "Exponential backoff and jitter") */
 uint64_t s3_retry_delay(s3_retry_e class, unsigned try, uint64_t random);
 
+/*
+ * When the next try is made, in ms from now; `after`: what the server asked
+ * for, 0: nothing; `passed` since the first failure, `limit` for all tries.
+ * S3_OK, or S3_ERROR: there is no time for one. The server may ask for more
+ * than is left of it, or than all of it (MinIO sends a Retry-After of 60 or
+ * 120 s under any load): then the last try comes at its end, as nobody may be
+ * able to send the file again. try and random as for s3_retry_delay(), whose
+ * wait is added to what was asked for: the server tells all of its clients the
+ * same, and they come back one by one.
+ */
+int s3_retry_wait(s3_retry_e class, unsigned try, uint64_t random,
+    uint64_t after, uint64_t passed, uint64_t limit, uint64_t *delay);
+
 /* what our client is told after the tries are used up: 502, 503 or 504;
    timedout → 504 whatever came before */
 unsigned s3_retry_client_status(unsigned status, s3_str_t code, int timedout);

@@ -45,7 +45,8 @@ static const s3_totals_row_t  s3_totals_transfers[] = {
         "Transfers whose object S3 confirmed.", completed),
     s3_totals_counter("failed", "failed", "Transfers that failed.", failed),
     s3_totals_counter("aborted", "aborted",
-        "Transfers whose body did not arrive whole.", aborted),
+        "Transfers whose source broke off, or that were cancelled.",
+        aborted),
     s3_totals_counter("untracked", "untracked",
         "Transfers without a record: the zone was full.", untracked),
     s3_totals_counter("bytesTransferred", "transferred_bytes",
@@ -63,7 +64,7 @@ static const s3_totals_row_t  s3_totals_transfers[] = {
     s3_totals_counter("s3Retries", "s3_retries",
         "Requests to S3 that repeated a failed one.", s3_retries),
     s3_totals_counter("s3Errors", "s3_errors",
-        "Requests to S3 that failed.", s3_errors),
+        "Requests to S3 that failed, past all their tries.", s3_errors),
     s3_totals_counter("orphansAborted", "orphans_aborted",
         "Multipart uploads that dead processes left, aborted.", orphans),
     s3_totals_gauge("abortsWaiting", "aborts_waiting",
@@ -73,7 +74,7 @@ static const s3_totals_row_t  s3_totals_transfers[] = {
 
 static const s3_totals_row_t  s3_totals_tee[] = {
     s3_totals_counter("captured", "tee_captured",
-        "Responses whose copy became an object.", tee_captured),
+        "Responses whose whole body was copied.", tee_captured),
     s3_totals_counter("notCaptured", "tee_not_captured",
         "Responses that were not captured, or whose copy was dropped.", tee)
 };

@@ -7,9 +7,6 @@ static ngx_int_t ngx_http_s3_parse_percent(ngx_str_t *value,
     uint32_t *percent);
 static char *ngx_http_s3_init_target(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, ngx_s3_target_t *target);
-static ngx_int_t ngx_http_s3_init_object(ngx_conf_t *cf,
-    ngx_http_s3_loc_conf_t *conf, const char *directive,
-    ngx_http_complex_value_t *key);
 static char *ngx_http_s3_init_credentials(ngx_conf_t *cf,
     ngx_http_s3_loc_conf_t *conf, const char *directive);
 static void ngx_http_s3_init_resolver(ngx_conf_t *cf, ngx_s3_store_t *store);
@@ -18,13 +15,6 @@ static char *ngx_http_s3_init_endpoint(ngx_conf_t *cf,
 static char *ngx_http_s3_init_sizes(ngx_conf_t *cf,
     ngx_http_s3_main_conf_t *mcf, ngx_http_s3_loc_conf_t *conf,
     const s3_limits_t *limits);
-
-
-#define ngx_http_s3_count(fields)  ((fields) ? (fields)->nelts : 0)
-
-/* what a signature takes, S3_SIGV4_MAX_FIELDS, less what the module and the
-   client add */
-#define NGX_HTTP_S3_MAX_FIELDS  48
 
 
 static ngx_conf_enum_t  ngx_http_s3_log_levels[] = {
@@ -64,7 +54,7 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    rv = ngx_http_s3_beside(lcf);
+    rv = ngx_http_s3_beside(cf, lcf);
     if (rv != NGX_CONF_OK) {
         return rv;
     }
@@ -83,19 +73,6 @@ ngx_http_s3_set_upload(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_s3_set_handler(cf, ngx_http_s3_upload_handler);
 
     return NGX_CONF_OK;
-}
-
-
-/* a location has one content handler */
-
-char *
-ngx_http_s3_beside(ngx_http_s3_loc_conf_t *lcf)
-{
-    return lcf->upload ? "cannot stand beside \"s3_upload\" in one location"
-         : lcf->status ? "cannot stand beside \"s3_status\" in one location"
-         : lcf->ingest.door
-           ? "cannot stand beside \"s3_ingest\" in one location"
-         : NGX_CONF_OK;
 }
 
 
@@ -181,7 +158,7 @@ ngx_http_s3_set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    rv = ngx_http_s3_beside(lcf);
+    rv = ngx_http_s3_beside(cf, lcf);
     if (rv != NGX_CONF_OK) {
         return rv;
     }
@@ -605,7 +582,7 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_s3_init_object(cf, conf, directive, key) != NGX_OK) {
+    if (ngx_http_s3_check_transfer(cf, conf, directive, key) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -657,60 +634,14 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
 }
 
 
-/* what would have each transfer refused */
-
-static ngx_int_t
-ngx_http_s3_init_object(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
-    const char *directive, ngx_http_complex_value_t *key)
-{
-    ngx_str_t                 *location;
-    const char                *err;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    location = &clcf->name;
-
-    if (conf->bucket->lengths == NULL
-        && s3_uri_check_bucket(ngx_s3_to_str(conf->bucket->value), &err)
-           != S3_OK)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid \"s3_bucket\" \"%V\" in location \"%V\": "
-                           "%s", &conf->bucket->value, location, err);
-        return NGX_ERROR;
-    }
-
-    if (key && key->lengths == NULL
-        && s3_uri_check_key(ngx_s3_to_str(key->value), &err) != S3_OK)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid key of \"%s\" in location \"%V\": "
-                           "%s", directive, location, err);
-        return NGX_ERROR;
-    }
-
-    if (ngx_http_s3_count(conf->object_headers)
-        + ngx_http_s3_count(conf->metadata) > NGX_HTTP_S3_MAX_FIELDS)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "more than %d \"s3_object_header\" and "
-                           "\"s3_metadata\" in location \"%V\"",
-                           NGX_HTTP_S3_MAX_FIELDS, location);
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
 static char *
 ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     const char *directive)
 {
-    char       *rv;
-    ngx_str_t   name = ngx_string("s3_credentials");
-    ngx_str_t   env = ngx_string("env");
+    char                      *rv;
+    ngx_str_t                  name = ngx_string("s3_credentials");
+    ngx_str_t                  env = ngx_string("env");
+    ngx_http_core_loc_conf_t  *clcf;
 
     if (conf->credentials == NGX_CONF_UNSET_PTR) {
         rv = ngx_s3_credentials_create(cf, &name, &env, 1, &conf->credentials,
@@ -721,8 +652,11 @@ ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (conf->credentials->access_key.len == 0) {
+        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%s\" has no credentials: %V", directive,
+                           "\"%s\" in location \"%V\" has no credentials: "
+                           "%V", directive, &clcf->name,
                            &conf->credentials_missing);
         return NGX_CONF_ERROR;
     }
@@ -735,10 +669,11 @@ static char *
 ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_target_t *target)
 {
-    char        *rv;
-    s3_str_t     region;
-    ngx_uint_t   aws;
-    const char  *err;
+    char                      *rv;
+    s3_str_t                   region;
+    ngx_uint_t                 aws;
+    const char                *err;
+    ngx_http_core_loc_conf_t  *clcf;
 
     rv = ngx_http_s3_init_endpoint(cf, conf, target);
     if (rv != NGX_CONF_OK) {
@@ -782,8 +717,11 @@ ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (s3_uri_check_region(ngx_s3_to_str(target->region), &err) != S3_OK) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid \"s3_region\" "
-                           "\"%V\": %s", &target->region, err);
+        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid \"s3_region\" \"%V\" in location "
+                           "\"%V\": %s", &target->region, &clcf->name, err);
         return NGX_CONF_ERROR;
     }
 
@@ -798,19 +736,27 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_str_t                  hidden = ngx_string("...");
     const char                *err;
     ngx_s3_endpoint_t         *endpoint;
+    ngx_http_core_loc_conf_t  *clcf;
 
     endpoint = ngx_s3_endpoint_create(cf, &conf->endpoint, &err);
 
     if (endpoint == NULL) {
 
+        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
         /* it may have a user and a password */
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid \"s3_endpoint\" \"%V\": %s",
+                           "invalid \"s3_endpoint\" \"%V\" in location "
+                           "\"%V\": %s",
                            ngx_strlchr(conf->endpoint.data,
                                        conf->endpoint.data
                                        + conf->endpoint.len, '@')
-                           ? &hidden : &conf->endpoint, err);
+                           ? &hidden : &conf->endpoint, &clcf->name, err);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_s3_check_endpoint(cf, conf, endpoint) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -853,31 +799,46 @@ static char *
 ngx_http_s3_init_sizes(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     ngx_http_s3_loc_conf_t *conf, const s3_limits_t *limits)
 {
+    ngx_str_t                 *location;
+    ngx_uint_t                 derived;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    location = &clcf->name;
+
     if (conf->part_size < limits->min_part
         || conf->part_size > limits->max_part)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"s3_part_size\" %uz is outside of S3's limits, "
-                           "5m to 5g", conf->part_size);
+                           "5m to 5g, in location \"%V\"", conf->part_size,
+                           location);
         return NGX_CONF_ERROR;
     }
 
-    if (conf->window == NGX_CONF_UNSET_SIZE) {
+    derived = (conf->window == NGX_CONF_UNSET_SIZE);
+
+    if (derived) {
         conf->window = conf->part_size * (conf->part_concurrency + 1);
     }
 
     if (conf->window / 2 < conf->part_size) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"s3_window\" %uz is smaller than two parts of "
-                           "\"s3_part_size\" %uz", conf->window,
-                           conf->part_size);
+                           "\"s3_part_size\" %uz in location \"%V\"",
+                           conf->window, conf->part_size, location);
         return NGX_CONF_ERROR;
     }
 
     if (mcf->memory < conf->window + limits->min_part) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"s3_memory\" %uz is smaller than \"s3_window\" "
-                           "%uz + 5m", mcf->memory, conf->window);
+                           "%uz + 5m in location \"%V\"%s", mcf->memory,
+                           conf->window, location,
+                           derived ? ", where it is by default s3_part_size "
+                                     "times (s3_part_concurrency + 1)"
+                                   : "");
         return NGX_CONF_ERROR;
     }
 

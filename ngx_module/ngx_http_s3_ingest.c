@@ -198,10 +198,10 @@ ngx_http_s3_ingest_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
                            &ctx->pull, &result);
 
     if (rc != NGX_OK) {
-        return ngx_http_s3_send_error(r, result.status, result.code,
-                                      result.message,
-                                      spec->transfer.id.len
-                                      ? &spec->transfer.id : NULL);
+        return ngx_http_s3_send_refused(r, result.status, result.code,
+                                        result.message,
+                                        spec->transfer.id.len
+                                        ? &spec->transfer.id : NULL);
     }
 
     if (icf->async) {

@@ -85,7 +85,7 @@ ngx_http_s3_set_ingest(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return "is duplicate";
     }
 
-    rv = ngx_http_s3_beside(lcf);
+    rv = ngx_http_s3_beside(cf, lcf);
     if (rv != NGX_CONF_OK) {
         return rv;
     }

@@ -8,6 +8,7 @@
 
 #define NGX_HTTP_S3_JSON         "application/json"
 #define NGX_HTTP_S3_RETRY_AFTER  "5"     /* seconds */
+#define NGX_HTTP_S3_ALLOWED      "this method is not allowed here, only "
 
 /* one byte of a string becomes at most \u00XX */
 
@@ -184,6 +185,7 @@ ngx_http_s3_send_error(ngx_http_request_t *r, ngx_uint_t status,
 ngx_int_t
 ngx_http_s3_send_allow(ngx_http_request_t *r, const char *methods)
 {
+    u_char    *p;
     ngx_int_t  rc;
     ngx_str_t  value;
 
@@ -195,10 +197,15 @@ ngx_http_s3_send_allow(ngx_http_request_t *r, const char *methods)
     }
 
     if (r->method != NGX_HTTP_OPTIONS) {
+        p = ngx_pnalloc(r->pool, sizeof(NGX_HTTP_S3_ALLOWED) + value.len);
+        if (p == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        ngx_sprintf(p, NGX_HTTP_S3_ALLOWED "%s%Z", methods);
+
         return ngx_http_s3_send_error(r, NGX_HTTP_NOT_ALLOWED,
-                                      "MethodNotAllowed",
-                                      "this method is not allowed here",
-                                      NULL);
+                                      "MethodNotAllowed", (char *) p, NULL);
     }
 
     rc = ngx_http_s3_discard_body(r);

@@ -250,7 +250,12 @@ ngx_http_s3_check_type(ngx_http_request_t *r, ngx_http_s3_refusal_t *refusal)
                                   "tus uploads are not supported here");
     }
 
-    if (ngx_http_s3_request_header(r, "tus-resumable")
+    /* a part of a body alone; "?1" is all of it */
+
+    h = ngx_http_s3_request_header(r, "upload-complete");
+
+    if ((h && !(h->len == 2 && ngx_strncmp(h->data, "?1", 2) == 0))
+        || ngx_http_s3_request_header(r, "tus-resumable")
         || ngx_http_s3_request_header(r, "upload-draft-interop-version"))
     {
         return ngx_http_s3_refuse(refusal, 415, "UnsupportedMediaType",
@@ -282,8 +287,14 @@ ngx_http_s3_spec_names(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
         }
 
     } else {
-        spec->key.data = r->uri.data + 1;
-        spec->key.len = r->uri.len - 1;
+        spec->key = r->uri;
+
+        /* a rewrite may have left no slash to be taken off */
+
+        if (spec->key.len && spec->key.data[0] == '/') {
+            spec->key.data++;
+            spec->key.len--;
+        }
     }
 
     if (s3_uri_check_key(ngx_s3_to_str(spec->key), &err) != S3_OK) {
@@ -567,8 +578,20 @@ ngx_http_s3_send_refusal(ngx_http_request_t *r, ngx_int_t rc,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    return ngx_http_s3_send_error(r, refusal->status, refusal->code,
-                                  refusal->message, NULL);
+    return ngx_http_s3_send_refused(r, refusal->status, refusal->code,
+                                    refusal->message, NULL);
+}
+
+
+ngx_int_t
+ngx_http_s3_send_refused(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, const char *message, ngx_str_t *id)
+{
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "the transfer is refused: %ui %s, %s", status, code,
+                  message);
+
+    return ngx_http_s3_send_error(r, status, code, message, id);
 }
 
 

@@ -44,6 +44,12 @@ ngx_int_t ngx_http_s3_refuse(ngx_http_s3_refusal_t *refusal, ngx_uint_t status,
 ngx_int_t ngx_http_s3_send_refusal(ngx_http_request_t *r, ngx_int_t rc,
     ngx_http_s3_refusal_t *refusal);
 
+/* ngx_http_s3_send_error() of a transfer that did not begin, with a line in the
+   log: an error_page may hide the answer, and what is wrong may be the
+   configuration's variables. */
+ngx_int_t ngx_http_s3_send_refused(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, const char *message, ngx_str_t *id);
+
 /* Walks a list of headers, without those that were taken out: *walk is zeroed
    before. NULL: there is no other. */
 

@@ -105,8 +105,9 @@ ngx_http_s3_status_parse(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
         }
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter \"%V\" in \"%V\"",
-                           &value[i], &value[0]);
+                           "invalid parameter \"%V\" in \"%V\", it takes "
+                           "json or prometheus, list, cancel and id=, each "
+                           "once", &value[i], &value[0]);
         return NGX_CONF_ERROR;
     }
 
@@ -124,19 +125,36 @@ ngx_http_s3_status_check(ngx_conf_t *cf, ngx_http_s3_status_conf_t *sc)
 
     value = cf->args->elts;
 
-    if (sc->cancel && sc->format == NGX_HTTP_S3_STATUS_PROMETHEUS) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" cannot have \"cancel\" beside "
-                           "\"prometheus\", which shows no records",
-                           &value[0]);
-        return NGX_CONF_ERROR;
+    if (sc->format == NGX_HTTP_S3_STATUS_PROMETHEUS) {
+
+        if (sc->cancel || sc->list || sc->id) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" cannot have \"%s\" beside "
+                               "\"prometheus\", which shows no records",
+                               &value[0], sc->cancel ? "cancel"
+                                          : sc->list ? "list" : "id=");
+            return NGX_CONF_ERROR;
+        }
+
+        return NGX_CONF_OK;
+    }
+
+    if (sc->id) {
+
+        if (sc->id->lengths == NULL
+            && s3_uri_check_id(ngx_s3_to_str(sc->id->value)) != S3_OK)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid \"id=%V\" in \"%V\", it is the id of a "
+                               "transfer, as a variable has it",
+                               &sc->id->value, &value[0]);
+            return NGX_CONF_ERROR;
+        }
+
+        return NGX_CONF_OK;
     }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (sc->id || sc->format == NGX_HTTP_S3_STATUS_PROMETHEUS) {
-        return NGX_CONF_OK;
-    }
 
     if (clcf->named
 #if (NGX_PCRE)

@@ -115,6 +115,8 @@ char *ngx_http_s3_set_tee_status(ngx_conf_t *cf, ngx_command_t *cmd,
 void ngx_http_s3_tee_create_conf(ngx_http_s3_tee_conf_t *conf);
 void ngx_http_s3_tee_merge_conf(ngx_http_s3_tee_conf_t *prev,
     ngx_http_s3_tee_conf_t *conf);
+/* NGX_CONF_ERROR: it was logged what would have nothing copied */
+char *ngx_http_s3_tee_check(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf);
 /* "wait" is of little use where nginx puts into a file what a slow client
    leaves; said once. */
 void ngx_http_s3_tee_warn(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf,

@@ -135,6 +135,26 @@ ngx_http_s3_tee_merge_conf(ngx_http_s3_tee_conf_t *prev,
 }
 
 
+char *
+ngx_http_s3_tee_check(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    if (!conf->on || conf->max_size == 0 || conf->min_size <= conf->max_size) {
+        return NGX_CONF_OK;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"s3_tee_min_size\" %O is larger than "
+                       "\"s3_tee_max_size\" %O in location \"%V\"",
+                       conf->min_size, conf->max_size, &clcf->name);
+
+    return NGX_CONF_ERROR;
+}
+
+
 void
 ngx_http_s3_tee_warn(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf,
     ngx_uint_t *warned)

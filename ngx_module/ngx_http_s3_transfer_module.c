@@ -98,6 +98,9 @@ static ngx_conf_num_bounds_t  ngx_http_s3_tries_bounds = {
 };
 
 
+static ngx_conf_post_t  ngx_http_s3_time_post = { ngx_http_s3_check_time };
+
+
 static ngx_command_t  ngx_http_s3_commands[] = {
 
     { ngx_string("s3_transfer_zone"),
@@ -272,13 +275,16 @@ static ngx_command_t  ngx_http_s3_commands[] = {
                     progress_log, NULL),
 
     ngx_http_s3_any("s3_connect_timeout", NGX_CONF_TAKE1,
-                    ngx_conf_set_msec_slot, connect_timeout, NULL),
+                    ngx_conf_set_msec_slot, connect_timeout,
+                    &ngx_http_s3_time_post),
 
-    ngx_http_s3_any("s3_send_timeout", NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
-                    send_timeout, NULL),
+    ngx_http_s3_any("s3_send_timeout", NGX_CONF_TAKE1,
+                    ngx_conf_set_msec_slot, send_timeout,
+                    &ngx_http_s3_time_post),
 
-    ngx_http_s3_any("s3_read_timeout", NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
-                    read_timeout, NULL),
+    ngx_http_s3_any("s3_read_timeout", NGX_CONF_TAKE1,
+                    ngx_conf_set_msec_slot, read_timeout,
+                    &ngx_http_s3_time_post),
 
     ngx_http_s3_any("s3_queue_timeout", NGX_CONF_TAKE1,
                     ngx_conf_set_msec_slot, queue_timeout, NULL),
@@ -617,6 +623,10 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_http_s3_merge_handler(cf, prev, conf);
 
+    if (ngx_http_s3_check_handler(cf, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
     ngx_http_s3_tee_merge_conf(&prev->tee, &conf->tee);
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_s3_transfer_module);
@@ -626,6 +636,10 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         /* our own answers */
 
         conf->tee.on = 0;
+    }
+
+    if (ngx_http_s3_tee_check(cf, &conf->tee) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
     }
 
     if (conf->tee.on) {

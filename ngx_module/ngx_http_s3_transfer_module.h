@@ -176,9 +176,24 @@ ngx_http_s3_ctx_t *ngx_http_s3_create_ctx(ngx_http_request_t *r);
 /* room for its record; before there is a transfer. NGX_ERROR: no memory */
 ngx_int_t ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx);
 
+/* ngx_http_s3_conf_check.c: NGX_CONF_OK or NGX_OK; else it was logged what is
+   wrong, or a text to follow the directive's name */
+/* a setter's post handler: a time that is not 0 */
+char *ngx_http_s3_check_time(ngx_conf_t *cf, void *post, void *data);
+/* whether a content handler can be set */
+char *ngx_http_s3_beside(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *lcf);
+/* whether it still is the location's, once handlers are merged */
+char *ngx_http_s3_check_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf);
+/* what would have each transfer refused: bucket, key (NULL: $uri), id and
+   fields */
+ngx_int_t ngx_http_s3_check_transfer(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *conf, const char *directive,
+    ngx_http_complex_value_t *key);
+ngx_int_t ngx_http_s3_check_endpoint(ngx_conf_t *cf,
+    ngx_http_s3_loc_conf_t *conf, ngx_s3_endpoint_t *endpoint);
+
 /* ngx_http_s3_conf.c, ngx_http_s3_reaper_conf.c: setters of directives, and
    what a location needs */
-char *ngx_http_s3_beside(ngx_http_s3_loc_conf_t *lcf);
 void ngx_http_s3_set_handler(ngx_conf_t *cf, ngx_http_handler_pt handler);
 ngx_http_complex_value_t *ngx_http_s3_compile(ngx_conf_t *cf,
     ngx_str_t *value);

@@ -288,9 +288,9 @@ ngx_http_s3_upload_begin(ngx_http_request_t *r, ngx_http_s3_loc_conf_t *conf,
                                 &ctx->transfer, &result);
 
     if (rc != NGX_OK) {
-        return ngx_http_s3_send_error(r, result.status, result.code,
-                                      result.message,
-                                      spec->id.len ? &spec->id : NULL);
+        return ngx_http_s3_send_refused(r, result.status, result.code,
+                                        result.message,
+                                        spec->id.len ? &spec->id : NULL);
     }
 
     /* one reference until the transfer's end is answered */

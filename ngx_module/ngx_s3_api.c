@@ -298,16 +298,16 @@ ngx_s3_api_answered(ngx_s3_request_t *rq)
 static ngx_int_t
 ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 {
-    uint64_t          r;
+    uint64_t          r, wait;
     ngx_int_t         rc;
-    ngx_msec_t        passed;
+    ngx_msec_t        after;
     ngx_s3_call_t    *call;
     ngx_s3_target_t  *target;
 
     call = a->call;
     target = call->target;
     rc = NGX_OK;
-    *delay = 0;
+    after = 0;
 
     switch (a->answer.class) {
 
@@ -321,12 +321,7 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
 
     case S3_RETRY_TRANSIENT:
     case S3_RETRY_THROTTLE:
-        r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
-        *delay = s3_retry_delay(a->answer.class, call->tries, r);
-
-        /* S3 tells all of its clients the same: they come back one by one */
-
-        *delay += call->retry_after;
+        after = call->retry_after;
         break;
 
     default:
@@ -338,13 +333,18 @@ ngx_s3_api_again(ngx_s3_api_t *a, ngx_msec_t *delay)
         a->start = ngx_current_msec;
     }
 
-    passed = ngx_current_msec - a->start;
+    r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
 
     if (rc != NGX_OK || call->tries >= ngx_s3_api_tries(call)
-        || passed + *delay > target->retry_timeout)
+        || s3_retry_wait(a->answer.class, call->tries, r, after,
+                         ngx_current_msec - a->start, target->retry_timeout,
+                         &wait)
+           != S3_OK)
     {
         return NGX_DECLINED;
     }
+
+    *delay = wait;
 
     return NGX_OK;
 }

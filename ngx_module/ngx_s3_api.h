@@ -77,6 +77,7 @@ typedef struct {
                                                 learnt for the next */
     size_t                 region_len;
     int64_t                skew;     /* before it */
+    ngx_uint_t             generation;       /* of the keys */
     unsigned               clock:1;  /* was corrected */
     unsigned               keys:1;   /* were got anew */
     unsigned               learnt:1; /* another region */

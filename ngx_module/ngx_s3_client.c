@@ -733,6 +733,19 @@ ngx_s3_client_finish(ngx_s3_client_t *cl, ngx_s3_error_e error)
     ngx_s3_client_head(cl);
 
     if (sc) {
+        switch (error) {
+
+        case NGX_S3_E_SEND_TIMEOUT:
+        case NGX_S3_E_READ_TIMEOUT:
+        case NGX_S3_E_CLOSED:
+        case NGX_S3_E_REPLY:
+            ngx_s3_conn_shun(sc);
+            break;
+
+        default:
+            break;
+        }
+
         if (error == NGX_S3_E_NONE && cl->written && cl->http.keepalive) {
             ngx_s3_conn_keep(sc);
 

@@ -6,8 +6,11 @@ static ngx_s3_link_t *ngx_s3_link_create(ngx_s3_endpoint_t *endpoint,
 static ngx_int_t ngx_s3_link_resolve(ngx_s3_link_t *link);
 static void ngx_s3_link_resolved(ngx_s3_resolve_t *rs, ngx_int_t rc);
 static ngx_int_t ngx_s3_link_allow(ngx_s3_link_t *link);
+static void ngx_s3_link_order(ngx_s3_link_t *link);
 static void ngx_s3_link_connect(ngx_s3_link_t *link);
 static ngx_int_t ngx_s3_link_connect_next(ngx_s3_link_t *link);
+static ngx_err_t ngx_s3_link_family(struct sockaddr *sa);
+static void ngx_s3_link_declined(ngx_s3_link_t *link, ngx_err_t err);
 static ngx_int_t ngx_s3_link_prepare(ngx_s3_link_t *link, ngx_connection_t *c);
 static void ngx_s3_link_connect_handler(ngx_event_t *ev);
 static ngx_err_t ngx_s3_link_test(ngx_connection_t *c);
@@ -182,9 +185,14 @@ ngx_s3_link_connect(ngx_s3_link_t *link)
     link->state = NGX_S3_CONN_CONNECTING;
     link->log->action = "connecting";
 
-    if (link->next == 0 && ngx_s3_link_allow(link) != NGX_OK) {
-        ngx_s3_link_done(link, NGX_S3_E_REFUSED);
-        return;
+    if (link->next == 0) {
+
+        if (ngx_s3_link_allow(link) != NGX_OK) {
+            ngx_s3_link_done(link, NGX_S3_E_REFUSED);
+            return;
+        }
+
+        ngx_s3_link_order(link);
     }
 
     do {
@@ -251,13 +259,43 @@ ngx_s3_link_allow(ngx_s3_link_t *link)
 }
 
 
+/* nginx's resolver begins with an address by chance, which may be the one that
+   has just failed, again and again */
+
+static void
+ngx_s3_link_order(ngx_s3_link_t *link)
+{
+    ngx_s3_endpoint_state_t  *state;
+
+    state = link->sc.endpoint->state;
+
+    if (state) {
+        ngx_s3_shun_order(&state->shun, link->addrs, link->naddrs);
+    }
+}
+
+
+void
+ngx_s3_conn_shun(ngx_s3_conn_t *sc)
+{
+    ngx_s3_link_t            *link;
+    ngx_s3_endpoint_state_t  *state;
+
+    link = (ngx_s3_link_t *) sc;
+    state = sc->endpoint->state;
+
+    if (state && link->next) {
+        ngx_s3_shun(&state->shun, &link->addrs[link->next - 1]);
+    }
+}
+
+
 /* NGX_OK: connected; NGX_AGAIN: a handler follows; NGX_DECLINED: this address
    does not answer; NGX_ERROR */
 
 static ngx_int_t
 ngx_s3_link_connect_next(ngx_s3_link_t *link)
 {
-    u_char                  text[NGX_S3_REASON], *p;
     ngx_int_t               rc;
     ngx_err_t               err;
     ngx_addr_t             *addr;
@@ -265,6 +303,13 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     ngx_peer_connection_t   pc;
 
     addr = &link->addrs[link->next++];
+
+    err = ngx_s3_link_family(addr->sockaddr);
+
+    if (err) {
+        ngx_s3_link_declined(link, err);
+        return NGX_DECLINED;
+    }
 
     /* nginx logs an address that refuses at once as an error, but here it is
        one only if none is left, and then the caller's */
@@ -285,18 +330,7 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     rc = ngx_event_connect_peer(&pc);
 
     if (rc == NGX_DECLINED) {
-        err = ngx_socket_errno;
-        p = ngx_strerror(err, text, sizeof(text) - 1);
-        *p = '\0';
-
-        ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: "
-                      "%s)", &addr->name, &link->host, err, text);
-
-        if (link->next < link->naddrs) {
-            ngx_log_error(NGX_LOG_WARN, link->log, 0,
-                          "%s, trying another address", link->sc.reason);
-        }
-
+        ngx_s3_link_declined(link, ngx_socket_errno);
         return NGX_DECLINED;
     }
 
@@ -319,6 +353,59 @@ ngx_s3_link_connect_next(ngx_s3_link_t *link)
     }
 
     return rc;
+}
+
+
+/* A kernel may be told to have no IPv6, and names have such addresses all the
+   same: nginx would raise an alert and try no other. 0: it has the family. */
+
+static ngx_err_t
+ngx_s3_link_family(struct sockaddr *sa)
+{
+#if (NGX_HAVE_INET6)
+
+    ngx_err_t          err;
+    ngx_socket_t       s;
+    static ngx_uint_t  had;
+
+    if (sa->sa_family != AF_INET6 || had) {
+        return 0;
+    }
+
+    s = ngx_socket(AF_INET6, SOCK_STREAM, 0);
+
+    if (s == (ngx_socket_t) -1) {
+        err = ngx_socket_errno;
+        return (err == EAFNOSUPPORT) ? err : 0;
+    }
+
+    (void) ngx_close_socket(s);
+
+    had = 1;
+
+#endif
+
+    return 0;
+}
+
+
+static void
+ngx_s3_link_declined(ngx_s3_link_t *link, ngx_err_t err)
+{
+    u_char  text[NGX_S3_REASON], *p;
+
+    p = ngx_strerror(err, text, sizeof(text) - 1);
+    *p = '\0';
+
+    ngx_s3_reason(link->sc.reason, "connect to %V of \"%V\" failed (%d: %s)",
+                  &link->addrs[link->next - 1].name, &link->host, err, text);
+
+    ngx_s3_conn_shun(&link->sc);
+
+    if (link->next < link->naddrs) {
+        ngx_log_error(NGX_LOG_WARN, link->log, 0,
+                      "%s, trying another address", link->sc.reason);
+    }
 }
 
 
@@ -407,6 +494,8 @@ ngx_s3_link_test(ngx_connection_t *c)
 static void
 ngx_s3_link_try_next(ngx_s3_link_t *link, ngx_s3_error_e error)
 {
+    ngx_s3_conn_shun(&link->sc);
+
     if (link->next == link->naddrs) {
         ngx_s3_link_done(link, error);
         return;
@@ -468,9 +557,13 @@ ngx_s3_link_shaken(ngx_s3_tls_t *tls, ngx_s3_error_e error)
 
     link = tls->connection->data;
 
-    /* another address has the same certificate, but may be in better health */
+    /* another server may be in better health, and have a certificate of its
+       own: nothing was sent to this one */
 
-    if (error == NGX_S3_E_CONNECT_TIMEOUT) {
+    if (error == NGX_S3_E_CONNECT_TIMEOUT
+        || error == NGX_S3_E_TLS
+        || error == NGX_S3_E_CERTIFICATE)
+    {
         ngx_s3_link_try_next(link, error);
         return;
     }

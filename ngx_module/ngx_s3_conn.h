@@ -170,6 +170,10 @@ void ngx_s3_conn_close(ngx_s3_conn_t *sc);
    closes it when the pool is full or the worker is leaving. sc is gone. */
 void ngx_s3_conn_keep(ngx_s3_conn_t *sc);
 
+/* What was asked over it got no answer, or none that is one: for a while the
+   address is tried after the others of its name. Before it is closed. */
+void ngx_s3_conn_shun(ngx_s3_conn_t *sc);
+
 /* For exit_process: closes what is idle and forgets TLS sessions, which those
    that were derived from it have shared. */
 void ngx_s3_endpoint_close_idle(ngx_s3_endpoint_t *endpoint);

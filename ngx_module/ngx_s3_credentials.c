@@ -1,7 +1,5 @@
 #include "ngx_s3_credentials.h"
 
-#include "s3_profile.h"
-
 
 #define NGX_S3_CREDENTIALS_MAX_FILE  (1024 * 1024)
 
@@ -36,8 +34,6 @@ static char *ngx_s3_credentials_profile(ngx_s3_credentials_ctx_t *ctx,
     s3_profile_t *profile, ngx_str_t *path, ngx_str_t *name);
 static ngx_int_t ngx_s3_credentials_default_path(ngx_s3_credentials_ctx_t *ctx,
     const char *variable, const char *name, ngx_str_t *path);
-static ngx_int_t ngx_s3_credentials_read(ngx_s3_credentials_ctx_t *ctx,
-    ngx_str_t *path, ngx_str_t *text);
 static ngx_int_t ngx_s3_credentials_set(ngx_s3_credentials_ctx_t *ctx,
     const char *access_key, const char *secret_key, const char *token,
     const char **err);
@@ -166,6 +162,13 @@ ngx_s3_credentials_static(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
                                              "session token");
     }
 
+    /* keys are taken as they stand: such a one is what a template left */
+
+    if (args[0].data[0] == '$') {
+        return ngx_s3_credentials_error(ctx, "takes no variables, and its "
+                                             "access key begins with \"$\"");
+    }
+
     /* arguments of directives have a NUL after them */
 
     rc = ngx_s3_credentials_set(ctx, (char *) args[0].data,
@@ -227,9 +230,10 @@ static char *
 ngx_s3_credentials_file(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
     ngx_uint_t n)
 {
-    char          *rv;
-    ngx_str_t      path, config, name;
-    s3_profile_t  *profile;
+    char                *rv;
+    ngx_str_t            path, config, name;
+    s3_profile_t        *profile;
+    ngx_pool_cleanup_t  *cln;
 
     ngx_str_null(&config);
 
@@ -263,8 +267,24 @@ ngx_s3_credentials_file(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *args,
         }
     }
 
+    cln = ngx_pool_cleanup_add(ctx->cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    cln->handler = ngx_s3_credentials_forget;
+    cln->data = ctx->credentials;
+
+    ctx->credentials->path = path;
+    ctx->credentials->config = config;
+
     profile = ngx_pcalloc(ctx->cf->temp_pool, sizeof(s3_profile_t));
-    if (profile == NULL) {
+
+    if (profile == NULL
+        || ngx_s3_credentials_copy(ctx->cf->pool, &ctx->credentials->profile,
+                                   (char *) name.data)
+           != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -337,6 +357,7 @@ ngx_s3_credentials_parse_file(ngx_s3_credentials_ctx_t *ctx,
     ngx_uint_t config)
 {
     int          rc;
+    time_t       changed;
     s3_str_t     wanted;
     ngx_int_t    read;
     ngx_str_t    text;
@@ -346,7 +367,14 @@ ngx_s3_credentials_parse_file(ngx_s3_credentials_ctx_t *ctx,
         return NGX_CONF_OK;
     }
 
-    read = ngx_s3_credentials_read(ctx, path, &text);
+    read = ngx_s3_credentials_read(ctx->cf->temp_pool, path, &text, &changed);
+
+    if (read == NGX_DECLINED && ngx_errno == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, ctx->cf, 0,
+                           "\"%V\": \"%V\" is not a file, or too large",
+                           ctx->directive, path);
+        return NGX_CONF_ERROR;
+    }
 
     if (read == NGX_DECLINED) {
 
@@ -462,11 +490,9 @@ ngx_s3_credentials_default_path(ngx_s3_credentials_ctx_t *ctx,
 }
 
 
-/* NGX_DECLINED: it cannot be read, see ngx_errno; NGX_ERROR: logged */
-
-static ngx_int_t
-ngx_s3_credentials_read(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *path,
-    ngx_str_t *text)
+ngx_int_t
+ngx_s3_credentials_read(ngx_pool_t *pool, ngx_str_t *path, ngx_str_t *text,
+    time_t *changed)
 {
     off_t            size;
     ssize_t          n;
@@ -482,27 +508,31 @@ ngx_s3_credentials_read(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *path,
     }
 
     n = -1;
-    size = 0;
     text->data = NULL;
 
-    if (ngx_fd_info(fd, &fi) != NGX_FILE_ERROR) {
-
-        size = ngx_file_size(&fi);
-
-        if (!ngx_is_file(&fi) || size > NGX_S3_CREDENTIALS_MAX_FILE) {
-            ngx_conf_log_error(NGX_LOG_EMERG, ctx->cf, 0,
-                               "\"%V\": \"%V\" is not a file, or too large",
-                               ctx->directive, path);
-            (void) ngx_close_file(fd);
-            return NGX_ERROR;
-        }
-
-        text->data = ngx_pnalloc(ctx->cf->temp_pool, size + 1);
-
-        if (text->data) {
-            n = ngx_read_fd(fd, text->data, size);
-        }
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+        goto done;
     }
+
+    size = ngx_file_size(&fi);
+
+    if (!ngx_is_file(&fi) || size > NGX_S3_CREDENTIALS_MAX_FILE) {
+        ngx_set_errno(0);
+        goto done;
+    }
+
+    text->data = ngx_pnalloc(pool, size + 1);
+
+    if (text->data == NULL) {
+        (void) ngx_close_file(fd);
+        return NGX_ERROR;
+    }
+
+    n = ngx_read_fd(fd, text->data, size);
+
+    *changed = ngx_file_mtime(&fi);
+
+done:
 
     err = ngx_errno;
 
@@ -514,8 +544,35 @@ ngx_s3_credentials_read(ngx_s3_credentials_ctx_t *ctx, ngx_str_t *path,
     }
 
     text->len = n;
+    text->data[n] = '\0';
 
     return NGX_OK;
+}
+
+
+const char *
+ngx_s3_credentials_check(const char *access_key, const char *secret_key,
+    const char *token)
+{
+    if (!ngx_s3_credentials_visible(access_key)
+        || ngx_strlen(access_key) > NGX_S3_CREDENTIALS_MAX_KEY)
+    {
+        return "access key is empty, too long, or has a space or a control "
+               "character";
+    }
+
+    if (!ngx_s3_credentials_visible(secret_key)
+        || ngx_strlen(secret_key) > NGX_S3_CREDENTIALS_MAX_KEY)
+    {
+        return "secret key is empty, too long, or has a space or a control "
+               "character";
+    }
+
+    if (token && *token && !ngx_s3_credentials_visible(token)) {
+        return "session token has a space or a control character";
+    }
+
+    return NULL;
 }
 
 
@@ -528,24 +585,9 @@ ngx_s3_credentials_set(ngx_s3_credentials_ctx_t *ctx, const char *access_key,
     ngx_pool_t            *pool;
     ngx_s3_credentials_t  *credentials;
 
-    if (!ngx_s3_credentials_visible(access_key)
-        || ngx_strlen(access_key) > NGX_S3_CREDENTIALS_MAX_KEY)
-    {
-        *err = "access key is empty, too long, or has a space or a control "
-               "character";
-        return NGX_DECLINED;
-    }
+    *err = ngx_s3_credentials_check(access_key, secret_key, token);
 
-    if (!ngx_s3_credentials_visible(secret_key)
-        || ngx_strlen(secret_key) > NGX_S3_CREDENTIALS_MAX_KEY)
-    {
-        *err = "secret key is empty, too long, or has a space or a control "
-               "character";
-        return NGX_DECLINED;
-    }
-
-    if (token && *token && !ngx_s3_credentials_visible(token)) {
-        *err = "session token has a space or a control character";
+    if (*err) {
         return NGX_DECLINED;
     }
 

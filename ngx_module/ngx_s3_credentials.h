@@ -8,6 +8,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 
+#include "s3_profile.h"
 #include "s3_sigv4.h"
 
 
@@ -21,6 +22,16 @@ typedef struct {
     ngx_str_t         session_token;
     ngx_str_t         region;        /* of the file's profile, may be empty */
     s3_sigv4_cache_t  cache;         /* the worker's */
+
+    /* "file": where they came from, each with a NUL after it */
+    ngx_str_t         path;
+    ngx_str_t         config;        /* empty: none */
+    ngx_str_t         profile;
+
+    /* the worker's, once it has read them itself */
+    s3_profile_t     *own;
+    ngx_uint_t        generation;    /* so many times others were found */
+    time_t            looked;
 } ngx_s3_credentials_t;
 
 
@@ -46,6 +57,30 @@ char *ngx_s3_credentials_create(ngx_conf_t *cf, ngx_str_t *directive,
    there are none */
 ngx_int_t ngx_s3_credentials_get(ngx_s3_credentials_t *credentials,
     s3_keys_t *keys);
+
+/*
+ * S3 does not take the keys (any more): those of a file are read again, as far
+ * as this process may, at most once a second; keys that are whole and others
+ * than before are used from now on, which is logged. An upload may last longer
+ * than a session token, and its worker keeps its configuration over a reload.
+ */
+void ngx_s3_credentials_refresh(ngx_s3_credentials_t *credentials,
+    ngx_log_t *log);
+
+/* a pool's cleanup: wipes and frees what was read again, data is the
+   credentials */
+void ngx_s3_credentials_forget(void *data);
+
+/* NULL: they can be keys; else what is wrong with them, a constant string.
+   token: NULL or empty, there is none */
+const char *ngx_s3_credentials_check(const char *access_key,
+    const char *secret_key, const char *token);
+
+/* a file's text, at most 1 MiB of it, and a NUL; from pool. NGX_DECLINED: it
+   cannot be read, see ngx_errno, or (0) is none or too large; NGX_ERROR: no
+   memory */
+ngx_int_t ngx_s3_credentials_read(ngx_pool_t *pool, ngx_str_t *path,
+    ngx_str_t *text, time_t *changed);
 
 /* whether a text from outside repeats a secret of these, or a signature: an
    endpoint that is not S3, or a chatty one, may send back what it got */

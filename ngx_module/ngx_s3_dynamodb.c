@@ -667,6 +667,10 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
 
     class = s3_retry_class(rq->status, s3_str(e.type));
 
+    if (class == S3_RETRY_CREDENTIALS) {
+        ngx_s3_credentials_refresh(op->dynamodb->credentials, rq->log);
+    }
+
     if (class != S3_RETRY_TRANSIENT && class != S3_RETRY_THROTTLE) {
         *cap = NGX_S3_DYNAMODB_REFUSED;
     }

@@ -5,7 +5,7 @@
 #include <openssl/rand.h>
 
 
-#define NGX_S3_PROGRESS_LINE  128    /* the longest that tells of a state */
+#define NGX_S3_PROGRESS_LINE  256    /* the longest that tells of a state */
 #define NGX_S3_PROGRESS_RANDOM  (32 * NGX_S3_PROGRESS_ID / 2)   /* of a call
                                         of RAND_bytes(), which costs a system
                                         call */
@@ -266,6 +266,13 @@ ngx_s3_progress_state(ngx_s3_progress_t *p, s3_state_e state,
                         "transfer is %s, bytes: %uL, stored: %uL",
                         s3_state_name(state), p->bytes,
                         p->record.bytes_stored);
+
+    /* what failed has a line of its own */
+
+    if (state == S3_STATE_ABORTED && error && *error) {
+        last = ngx_snprintf(last, mem + sizeof(mem) - last, ", cause: %s",
+                            error);
+    }
 
     ngx_s3_progress_log(p, mem, last - mem);
 }

@@ -669,8 +669,8 @@ ngx_s3_pull_judge(ngx_s3_pull_t *p)
 static void
 ngx_s3_pull_again(ngx_s3_pull_t *p, s3_retry_e class, ngx_msec_t after)
 {
-    uint64_t          r;
-    ngx_msec_t        delay, passed;
+    uint64_t          r, wait;
+    ngx_msec_t        delay;
     ngx_s3_target_t  *target;
 
     if (p->transfer->done) {
@@ -694,15 +694,17 @@ ngx_s3_pull_again(ngx_s3_pull_t *p, s3_retry_e class, ngx_msec_t after)
 
     r = ((uint64_t) ngx_random() << 31) ^ (uint64_t) ngx_random();
 
-    delay = s3_retry_delay(class, p->poor, r) + after;
-    passed = ngx_current_msec - p->since;
-
     if (class == S3_RETRY_NO || p->failures >= target->tries
-        || passed + delay > target->retry_timeout)
+        || s3_retry_wait(class, p->poor, r, after,
+                         ngx_current_msec - p->since, target->retry_timeout,
+                         &wait)
+           != S3_OK)
     {
         ngx_s3_pull_fail(p);
         return;
     }
+
+    delay = wait;
 
     ngx_s3_pull_log(p, NGX_LOG_WARN, "is tried again", &delay);
 

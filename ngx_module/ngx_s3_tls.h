@@ -9,6 +9,7 @@
 #include "ngx_s3_conn.h"
 #include "ngx_s3_log.h"
 #include "ngx_s3_resolve.h"
+#include "ngx_s3_shun.h"
 #include "ngx_s3_tls_bio.h"
 
 
@@ -17,6 +18,7 @@
 typedef struct {
     ngx_s3_names_t     *names;
     ngx_queue_t         sessions;    /* TLS, of this worker; last used first */
+    ngx_s3_shun_t       shun;
 } ngx_s3_endpoint_state_t;
 
 

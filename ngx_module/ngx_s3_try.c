@@ -29,6 +29,8 @@ ngx_s3_try_sign(ngx_s3_target_t *target, ngx_s3_op_t *op, ngx_str_t *bucket,
         return NGX_DECLINED;
     }
 
+    lessons->generation = target->credentials->generation;
+
     s.method = op->method;
     s.path = op->path;
     s.query = op->query;
@@ -89,7 +91,11 @@ ngx_s3_try_learn(ngx_s3_target_t *target, ngx_s3_answer_t *answer,
 
     case S3_RETRY_CREDENTIALS:
 
-        /* the provider is asked for each try */
+        /* others may have had them read meanwhile */
+
+        if (lessons->generation == target->credentials->generation) {
+            ngx_s3_credentials_refresh(target->credentials, log);
+        }
 
         rc = lessons->keys ? NGX_DECLINED : NGX_OK;
         lessons->keys = 1;

@@ -768,7 +768,7 @@ EOF
         ['s3_endpoint %%NULL%%; s3_credentials static testaccess testsecret;'
             . 's3_upload;', '"s3_upload" in location "/a/" needs "s3_bucket"'],
         ['s3_endpoint %%NULL%%; s3_bucket bucket; s3_upload;',
-            '"s3_upload" has no credentials: '],
+            '"s3_upload" in location "/a/" has no credentials: '],
         ['s3_endpoint ftp://x; s3_bucket bucket; s3_credentials static'
             . ' testaccess testsecret; s3_upload;',
             'invalid "s3_endpoint" "ftp://x"'],

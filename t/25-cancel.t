@@ -141,7 +141,8 @@ subtest "$_ worker" => sub {
     is_deeply([map { $after->{$_} - $before->{$_} }
         qw/ started aborted failed completed active /], [1, 1, 0, 0, 0],
         'counted');
-    is(scalar(lines($n, qr/transfer is aborted.*transfer: $id/)), 1, 'a line');
+    is(scalar(lines($n, qr/is aborted, .*, cause: cancelled, transfer: $id/)),
+        1, 'a line');
 
     # the slot may be the same: what was asked was not asked of this one
     $u = half($t, $n, '/upload/', $id, $owner);

@@ -31,6 +31,7 @@ my $dns = S3T::DNS->new(dir => $t->dir, ttl => 600, names => {
     'dead.test' => ['127.0.0.2', '127.0.0.3'],
     'full.test' => ['127.0.0.4', '127.0.0.1'],
     'stuck.test' => ['127.0.0.4'],
+    'hung.test' => ['127.0.0.6', '127.0.0.1'],
     'six.test' => ['::1'],
     'both.test' => ['127.0.0.2', '::1'],
     'empty.test' => [],
@@ -46,6 +47,10 @@ my @queue = IO::Socket::INET->new(LocalAddr => '127.0.0.4', LocalPort => $port,
     Listen => 1) or die "listen: $!";
 push @queue, IO::Socket::INET->new(PeerAddr => '127.0.0.4', PeerPort => $port,
     Blocking => 0) for 1 .. 8;
+
+# takes connections and requests, and answers none
+my $hung = IO::Socket::INET->new(LocalAddr => '127.0.0.6', LocalPort => $port,
+    Listen => 128) or die "listen: $!";
 
 my $ipv6 = ipv6();
 
@@ -110,6 +115,11 @@ http {
         s3_keepalive 0;
         s3_connect_timeout 300ms;
 %%LOCATIONS%%
+        location /hung.test/ {
+            s3_endpoint http://hung.test:%%FAKE_PORT%%;
+            s3_read_timeout 500ms;
+            s3_upload;
+        }
         location /moves.test/short/ {
             resolver %%SHORT%%;
             s3_endpoint http://moves.test:%%FAKE_PORT%%;
@@ -196,6 +206,20 @@ subtest 'several addresses' => sub {
     fails($n, 'dead.test', qr/connect to 127\.0\.0\.[23]:$port of 'dead\.test'/);
     fails($n, 'stuck.test', qr/connect to 127\.0\.0\.4:$port .* timed out/,
         '504 GatewayTimeout');
+};
+
+# It is the other address' turn after that, and for a while the first one's.
+subtest 'an address where nobody answers' => sub {
+    my @started = map { curl_start($n->url("/hung.test/$_"), body => 'abc') }
+        1 .. 16;
+    is_deeply([map { $_->wait->{status} } @started], [(201) x 16],
+        'the second try goes to the other one');
+    my $line = qr/PutObject failed: 'hung\.test' timed out while it was to answ/;
+    my $before = () = $n->log =~ /$line/g;
+    cmp_ok($before, '>', 0, 'some began with it');
+
+    stored($n, 'hung.test', "hung.test $_") for 1 .. 8;
+    is(scalar(() = $n->log =~ /$line/g), $before, 'and it is left alone');
 };
 
 subtest 'names that lead nowhere' => sub {
@@ -302,6 +326,8 @@ not-an-address broken.test
 127.0.0.1	Hosted.TEST another.test # dead.test
 127.0.0.2 several.test
 127.0.0.1 several.test
+::1 families.test
+127.0.0.1 families.test
 EOF
 
 sub files {
@@ -321,8 +347,8 @@ http {
         s3_tries 1;
         s3_keepalive 0;
 EOF
-$conf .= locations(qw/ hosted.test another.test several.test localhost
-    one.test dead.test broken.test /);
+$conf .= locations(qw/ hosted.test another.test several.test families.test
+    localhost one.test dead.test broken.test /);
 $conf .= <<'EOF';
         location /resolver/ {
             resolver %%DNS%%;
@@ -344,6 +370,13 @@ subtest '/etc/hosts, and no resolver at all' => sub {
     fails($n, $_,
         qr/no resolver to find '\Q$_\E': .*set the 'resolver' directive/)
         for qw/ one.test dead.test broken.test /;
+};
+
+subtest 'a kernel without IPv6' => sub {
+    my $n = $t->nginx($conf, env => { %{files($empty)}, ETC_NO_IPV6 => 1 });
+    stored($n, 'families.test') for 1 .. 4;
+    like($n->log, qr/connect to \[::1\]:$port of .*trying another/,
+        'the address that cannot be was passed over');
 };
 
 # (port 53 wants root)

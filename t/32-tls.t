@@ -19,7 +19,8 @@ use constant PART => 5 * MB;
 my $t = S3T->new;
 my $s3 = $t->s3;
 my $dns = $t->dns('s3.test' => ['127.0.0.1'], '*.s3.test' => ['127.0.0.1'],
-    'other.test' => ['127.0.0.1']);
+    'other.test' => ['127.0.0.1'],
+    'many.s3.test' => ['127.0.0.8', '127.0.0.9', '127.0.0.1']);
 
 my %tls = (cert => $t->certs . '/server.pem', key => $t->certs . '/server.key');
 my @denied = (status => 403, body => '<Error><Code>AccessDenied</Code>'
@@ -49,6 +50,7 @@ my $ipv6 = ipv6();
 my $servers = join '', map { <<"EOF" } qw/ server other expired rogue /;
     server {
         listen 127.0.0.1:$p{$_} ssl;
+        @{[ $_ eq 'expired' ? "listen 127.0.0.8:$p{server} ssl;" : '' ]}
         ssl_certificate %%CERTS%%/$_.pem;
         ssl_certificate_key %%CERTS%%/$_.key;
         access_log %%DIR%%/$_.log seen;
@@ -76,7 +78,7 @@ $servers
         keepalive_timeout 200ms;
         location / { add_header ETag '"old"'; return 200; }
     }
-    server { listen 127.0.0.1:$p{bare}; }
+    server { listen 127.0.0.1:$p{bare}; listen 127.0.0.9:$p{server}; }
 }
 EOF
 
@@ -127,6 +129,7 @@ at('ciphers', "https://localhost:$p{server}", 's3_ssl_protocols TLSv1.2',
 at('command', "https://localhost:$p{server}",
     's3_ssl_conf_command Ciphersuites TLS_CHACHA20_POLY1305_SHA256');
 
+at('many', "https://many.s3.test:$p{server}", 's3_tries 1', 's3_keepalive 0');
 at('tls-to-plain', "https://localhost:$p{bare}");
 at('plain-to-tls', "http://localhost:$p{server}");
 at('silent', 'https://localhost:' . $silent->sockport,
@@ -251,6 +254,18 @@ subtest 'certificates' => sub {
     like((seen('other', 'named'))[0], qr/^other\.test /, 's3_ssl_name: SNI');
     like((seen('server', 'named-ip'))[0], qr/^s3\.test /, 'of an address');
     like((seen('other', 'other-named'))[0], qr/^other\.test /, 'SNI');
+};
+
+subtest 'one server of several has none that is good, another no TLS' => sub {
+    my $expired = qr/"many\.s3\.test" could not be verified \(10: certificate has/;
+    my $bare = qr/TLS with "many\.s3\.test" failed: /;
+    my $both = sub { $n->log =~ /$expired.*trying another address/
+        && $n->log =~ /$bare.*trying another address/ };
+    for (1 .. 20) {                  # any of them may be the first
+        stored('many', 'server', "the third takes it, $_");
+        last if $both->();
+    }
+    ok($both->(), 'the others are told of');
 };
 
 subtest 'sessions' => sub {

@@ -36,6 +36,7 @@ http {
         location ~ ^/re/(.*)$ { s3_upload $1; }
         location ~ ^/named/(?<name>.*)$ { s3_upload named/$name; }
         location /rewritten/ { rewrite ^/rewritten/(.*)$ /up/$1 last; }
+        location /bare/ { rewrite ^/bare/(.*)$ $1 break; s3_upload; }
     }
     server {
         listen 127.0.0.1:%%PORT_merge%%;
@@ -198,6 +199,8 @@ subtest 'what nginx makes of a path' => sub {
         '/up/n/l');
     check('rewritten', put('/rewritten/n/o', body => 'o'), 'up/n/o', 'o',
         '/rewritten/n/o');
+    check('rewritten without a slash', put("/bare/$_", body => $_), $_, $_,
+        "/bare/$_") for 'film', 'q/film', 'q';
 };
 
 subtest 'from several' => sub {

@@ -129,7 +129,8 @@ my @refusals = (
         'Content-Type: multipart/form-data; boundary=a',
         'Content-Type: Multipart/Form-Data',
         'Content-Type: application/offset+octet-stream',
-        'Tus-Resumable: 1.0.0', 'Upload-Draft-Interop-Version: 6'),
+        'Tus-Resumable: 1.0.0', 'Upload-Draft-Interop-Version: 6',
+        'Upload-Complete: ?0', 'Upload-Complete: '),
     ['a bad id', 'PUT', '/id/k?id=short', [], 400, 'InvalidTransferId'],
     ['too many parts', 'PUT', '/k', ['Content-Length: ' . 60 * GB], 413,
         'EntityTooLarge'],
@@ -169,6 +170,8 @@ sub answered {
         isnt($type, 'application/json', "$name: not JSON");
     }
     is($r->{headers}{$_}, $headers->{$_}, "$name: $_") for keys %$headers;
+    like($r->{json}{message}, qr/ $headers->{allow}$/, "$name: says so, too")
+        if defined $error && $headers->{allow};
 }
 
 subtest 'HTTP/1.1' => sub {
@@ -219,6 +222,9 @@ subtest 'what the answers say' => sub {
     is(asks('GET', '/pages/k')->{body}, "named\n", 'a named location');
     is(asks('PUT', '/pages/k', 'Tus-Resumable: 1')->{body},
         "a page for GET\n", 'a page');
+    like($n->log, qr{\[info\].*\ the\ transfer\ is\ refused:\ 415
+        \ UnsupportedMediaType,\ resumable\ .*"PUT\ /pages/k\ }x,
+        'the log knows why');
 };
 
 subtest 'an id in use' => sub {
@@ -253,7 +259,8 @@ subtest 'not refused' => sub {
         ['/k', 'Content-Encoding: gzip'],
         ['/k', 'x-amz-content-sha256: UNSIGNED-PAYLOAD'],
         ['/k', 'Content-Type: multipart/mixed; boundary=a'],
-        ['/k', 'If-None-Match: *'], ['/enough/k', 'x: y'],
+        ['/k', 'Upload-Complete: ?1'], ['/k', 'If-None-Match: *'],
+        ['/enough/k', 'x: y'],
         ['/basic/k', 'Authorization: Basic dXNlcjpwYXNzd29yZA=='],
         ['/request/204/k'], ['/pages/k'])
     {

@@ -17,7 +17,7 @@ my $dir = $t->dir;
 $t->token(FAKE => $fake->url, FILES => $dir);
 $t->secret(qw/ StaticSecret+a StaticSecret+b TokenOfStatic EnvSecret EnvToken
     FileSecret+d FileSecret+p FileToken HomeSecret HomeWorkSecret SharedSecret
-    DynamoSecret wrongsecret ConfigSecret /);
+    DynamoSecret wrongsecret ConfigSecret TokenOf /);
 
 # [ header, body ] of the one request for a key
 sub seen {
@@ -210,6 +210,79 @@ EOF
     check('a relative path', $n, '/file/relative', %d);
 };
 
+# An upload outlasts its keys: those of the file are read by the worker itself
+subtest 'a file whose keys change' => sub {
+    my $rotate = sub {
+        my ($name, $key, $end) = @_;
+        return write_file("$dir/rotated-$name", "[default]\n"
+            . "aws_access_key_id = $key\n"
+            . "aws_secret_access_key = FileSecret+$key\n"
+            . "aws_session_token = TokenOf$key" . ($end // "\n"));
+    };
+    my $bad = sub { write_file("$dir/bad", join ' ', map { "TokenOf$_" } @_) };
+    my $judge = sub {
+        my $token = $_[0]{headers}{'x-amz-security-token'} || 'none';
+        return {} if !grep { $_ eq $token } split / /, read_file("$dir/bad");
+        return { status => 400,
+            body => '<Error><Code>ExpiredToken</Code></Error>' };
+    };
+    my $s3 = $t->fake(on => { map { $_ => $judge }
+        qw/ put create part complete abort / });
+    $t->token(ROTATED => $s3->url);
+
+    my @files = qw/ good same half keys rights /;
+    $bad->();
+    $rotate->($_, 'A') for @files;
+    my $n = $t->nginx(server('s3_endpoint %%ROTATED%%; ' . join '', map {
+        "location /$_/ { s3_credentials file %%FILES%%/rotated-$_; s3_upload; }"
+        } @files));
+    my $d = data(11 * MB);
+    my $body = read_file($d->{path});
+    my $tokens = sub { join ' ', map { $_->{headers}{'x-amz-security-token'}
+        =~ s/TokenOf//r } $s3->requests(@_) };
+
+    my $raw = $t->raw($n->port);
+    $raw->send("PUT /good/x HTTP/1.1\r\nHost: x\r\n"
+        . "Content-Length: $d->{size}\r\n\r\n" . substr $body, 0, 6 * MB);
+    wait_for { $s3->requests('part') == 1 };
+    $rotate->('good', 'B');
+    $bad->('A');
+    ok($n->reload, 'a reload, as is usual; the upload stays in its worker');
+    $raw->send(substr $body, 6 * MB);
+    is(($raw->response(20) || {})->{status}, 201, 'stored');
+    like($tokens->('part'), qr/^A (?:A B B|A A B B|A B A B)$/, 'parts');
+    is($tokens->('complete'), 'B', 'and the end');
+    my %signed = map { $_->{headers}{'x-amz-security-token'} => $_ }
+        $s3->requests('part');
+    is($signed{"TokenOf$_"}{headers}{authorization} =~ s/.*Signature=//r,
+        signature($signed{"TokenOf$_"}, "FileSecret+$_"), "$_: signature")
+        for qw/ A B /;
+    like($n->log, qr/\[notice\].*there are others in "\S+rotated-good"/,
+        'it is told');
+
+    $rotate->('good', 'C');
+    $bad->(qw/ A B /);
+    is(curl($n->url('/good/y'), body => 'x')->{status}, 201,
+        'without a reload');
+    is($tokens->('put'), 'B C', 'C at the second try');
+
+    # what cannot be used is not
+    utime time, time + 60, $rotate->('half', 'D', '');
+    write_file("$dir/rotated-keys", "[default]\naws_access_key_id = D\n");
+    chmod 0600, $rotate->('rights', 'D');
+    my %why = (same => '', half => ' \(it is being written\)',
+        keys => ' \(secret key is empty, .*\)',
+        rights => ' \(the worker cannot read it\)');
+    delete $why{rights} if $>;       # then it is the worker's own file
+    for (sort keys %why) {
+        $t->expect_errors(qr{s3 PutObject failed: 400 ExpiredToken.*"$_/x"});
+        my $r = curl($n->url("/$_/x"), body => 'x');
+        is("$r->{status} $r->{json}{error}", '502 ExpiredToken', $_);
+        like($n->log, qr/\[warn\].* no others in "\S+rotated-$_"$why{$_} while/,
+            "$_: why");
+    }
+};
+
 subtest 'file, where it is by default' => sub {
     my $conf = server('location / { s3_credentials file; s3_upload; }');
     my %home = (HOME => "$dir/home");
@@ -374,7 +447,7 @@ subtest 'grammar' => sub {
 };
 
 subtest 'missing' => sub {
-    my $needs = qr/"s3_upload" has no credentials: /;
+    my $needs = qr/"s3_upload" in location "\S*" has no credentials: /;
     my $set = qr/not set in the environment nginx was started with; set /;
     my @env = (
         [{}, qr/AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are /],

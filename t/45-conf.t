@@ -106,7 +106,8 @@ sub sample {
     $text =~ s/^events \{\n\}\n//m;
     $text =~ s/^load_module .*\n//m;
     $text =~ s/^http \{/http {\n    %%HTTP%%/m;
-    $text =~ s/^    client_max_body_size 0;//m;
+    # (what nginx has by default, and %%HTTP%% changes)
+    $text =~ s/^    server \{/$&\n        client_max_body_size 1m;/mg;
     return "%%MAIN%%\n$text";
 }
 
@@ -186,7 +187,7 @@ EOF
 
     my $id = '01234567-89ab-4def-8123-456789abcdef';
     my $url = $n->url("/upload/page?transfer_id=$id");
-    $r = curl($url, body => 'abc', %alice);
+    $r = curl($url, file => data(2 * MB), %alice);
     is($r->{status}, 201, 'stored') or diag explain $r;
     is($r->{headers}{'access-control-allow-origin'}, $origin, 'the origin');
     my %exposed = map { lc, 1 } split /,\s*/,
@@ -371,6 +372,18 @@ subtest "the README's directives" => sub {
         'the variables');
 };
 
+subtest 'what answers and totals name' => sub {
+    my $code = join '', map { read_file($_) } glob 'ngx_module/*.c';
+    my %names = map { $_, 1 } $code =~
+        /_(?:refuse|send_error|send_refused|result_set)\([^;"]*"([A-Z]\w+)"/g,
+        read_file('lib/s3_tee.c') =~ /"(\w+)"/g,
+        read_file('lib/s3_totals.c') =~
+            /s3_totals_(?:gauge|counter|store)\("(\w+)", "/g;
+    cmp_ok(scalar keys %names, '>', 70, 'names');
+    is(join(' ', grep { $readme !~ /`$_`/ } sort keys %names), '',
+        'the README has them all');
+};
+
 subtest 'defaults and contexts' => sub {
     my %values = (
         s3_endpoint => '%%RGW%%', s3_bucket => 'bucket',
@@ -436,4 +449,83 @@ subtest 'defaults and contexts' => sub {
         location => 'if ($arg_a) { s3_upload; } if ($arg_b) { s3_status; } '
         . 'limit_except GET { s3_upload a; }'));
     is($status, 0, 'content handlers in if and limit_except') or diag $text;
+};
+
+# What is surely a mistake is refused, and the line tells where it is: nginx
+# itself names that of the last bracket.
+subtest 'what cannot work' => sub {
+    my $n = $t->nginx('', start => 0);
+    my $test = sub {
+        my ($location) = @_;
+        my ($status, $text) = $n->test_conf(<<"EOF");
+%%MAIN%%
+http {
+    %%HTTP%%
+    %%S3%%
+    server { listen 127.0.0.1:%%PORT%%; location /a/ { $location } }
+}
+EOF
+        return "$status $text";
+    };
+    my $proxy = 'proxy_pass http://127.0.0.1:1;';
+    my $ingest = 's3_ingest http://a.test/b';
+    my $amazon = 'https://bucket.s3.eu-central-1.amazonaws.com';
+    my $in = 'in location "/a/"';
+    my @refused = (
+        (map { ["s3_${_}_timeout 0; s3_upload;",
+            qq("s3_${_}_timeout" directive cannot be 0)] }
+            qw/ connect send read /),
+        (map { ["s3_transfer_id abc; $_;",
+            qq(invalid "s3_transfer_id" "abc" $in, it is 16 to 64)] }
+            's3_upload', $ingest, "$proxy s3_tee"),
+        ['s3_upload on;', qq("on" is no key of "s3_upload" $in)],
+        ['s3_upload off;', qq("off" is no key of "s3_upload" $in)],
+        ["$ingest on;", qq("on" is no key of "s3_ingest" $in)],
+        ["$proxy s3_tee on;", qq("on" is no key of "s3_tee" $in)],
+        ["$proxy s3_tee; s3_tee_min_size 2m; s3_tee_max_size 1m;",
+            '"s3_tee_min_size" 2097152 is larger than "s3_tee_max_size" '
+            . "1048576 $in"],
+        (map { ["s3_status prometheus $_;", '"s3_status" cannot have "'
+            . (/id/ ? 'id=' : $_) . '" beside "prometheus"'] }
+            'list', 'cancel', 'id=$arg_id'),
+        ['s3_status id=abc;', 'invalid "id=abc" in "s3_status"'],
+        ['s3_status on;', 'invalid parameter "on" in "s3_status", it takes '
+            . 'json or prometheus, list, cancel and id='],
+        (map { ["$proxy $_;", '"' . (split)[0] . '" directive cannot stand '
+            . 'beside another content handler in one location'],
+            ["$_; $proxy", '"' . (split)[0] . qq(" $in would do nothing)] }
+            's3_upload', 's3_status', $ingest),
+        ['s3_credentials static $key $secret; s3_upload;',
+            '"s3_credentials" takes no variables'],
+        ["s3_endpoint $amazon; s3_bucket bucket; s3_upload;",
+            qq(invalid "s3_endpoint" "$amazon" $in: it begins with the bucket)],
+        # (these were refused before, at a place that nobody could find)
+        ["s3_endpoint a.test; s3_upload;",
+            qq(invalid "s3_endpoint" "a.test" $in: )],
+        ["s3_region a/b; s3_upload;", qq(invalid "s3_region" "a/b" $in: )],
+        ['s3_credentials env; s3_upload;',
+            qq("s3_upload" $in has no credentials: )],
+        ['s3_part_size 1m; s3_upload;', "5m to 5g, $in"],
+        ['s3_window 20m; s3_upload;', qq("s3_part_size" 16777216 $in)],
+        ['s3_window 300m; s3_upload;',
+            qq("s3_window" 314572800 + 5m $in in )],
+        ['s3_part_size 100m; s3_upload;', qq("s3_window" 524288000 + 5m $in, )
+            . 'where it is by default s3_part_size times '],
+    );
+    for (@refused) {
+        my ($location, $message) = @$_;
+        like($test->($location), qr/^1 .*\[emerg\].*\Q$message\E/s, $location);
+    }
+    like($test->($_), qr/^0 /, "taken: $_") for
+        's3_queue_timeout 0; s3_retry_timeout 0; s3_keepalive_timeout 0;'
+            . ' s3_upload;',
+        's3_transfer_id ""; s3_upload;', 's3_transfer_id a$arg_id; s3_upload;',
+        "s3_upload; limit_except PUT { $proxy }",
+        "$proxy if (\$arg_a) { s3_upload; } limit_except GET { s3_upload; }",
+        "s3_upload; if (\$arg_a) { $proxy }",
+        "$proxy s3_tee off; s3_tee_min_size 2m; s3_tee_max_size 1m;",
+        "$proxy s3_tee; s3_tee_min_size 2m; s3_tee_max_size 0;",
+        "s3_endpoint $amazon; s3_bucket other; s3_upload;",
+        "s3_endpoint $amazon; s3_bucket bucke; s3_upload;",
+        's3_endpoint http://bucket.test; s3_bucket bucket; s3_upload;';
 };

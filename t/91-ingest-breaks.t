@@ -179,6 +179,7 @@ http {
             rewrite ^/impatient(/.*) $1 break;
             s3_read_timeout 500ms;
             s3_tries 2;
+            s3_retry_timeout 2s;
             s3_ingest http://%%FAKE%%$uri get$uri;
         }
         location /copy/ {
@@ -270,7 +271,9 @@ subtest 'before the first byte' => sub {
 subtest 'given up' => sub {
     refused('/get/403', '502 OriginStatus', qr/answered 403/);
     is(scalar(my @one = asked('/403')), 1, 'asked once');
-    refused('/get/long', '502 OriginStatus', qr/answered 503/);
+    refused('/impatient/long', '502 OriginStatus', qr/answered 503/);
+    is(scalar(my @long = asked('/long')), 2,
+        'asked again at the end of s3_retry_timeout');
     refused('/get/garbage', '502 OriginUnavailable');
     refused('/get/huge', '413 EntityTooLarge');
     refused('/get/breaks', '502 OriginBroken');

@@ -647,13 +647,18 @@ test_line_bound(void **state)
     unsigned   n;
     reader_t  *r;
 
+    static const char  *framing[] = {
+        "Content-Length: ", "Transfer-Encoding: chunked, ", "CONNECTION: a, ",
+        "", " ", "a b: "
+    };
+
     (void) state;
 
     r = test_malloc(sizeof(reader_t));
     line = test_malloc(S3_HTTP_MAX_LINE + 8);
 
-    /* a line of exactly the limit, its CR included, and one byte more; whole
-       and in two pieces */
+    /* a field of exactly the limit, its CR included; one of a byte more is left
+       out; whole and in two pieces */
 
     memset(line, 'v', S3_HTTP_MAX_LINE + 8);
     memcpy(line, "a: ", 3);
@@ -675,16 +680,43 @@ test_line_bound(void **state)
             rc = feed(r, line + 100, n + 1 - 100, &used);
         }
 
-        assert_int_equal(rc, i % 2 ? S3_ERROR : S3_AGAIN);
+        assert_int_equal(rc, S3_AGAIN);
+        assert_int_equal(r->fields, i % 2 ? 0 : 1);
+
+        assert_int_equal(feed_times(r, "Content-Length: 2\r\n\r\nok", 1),
+                         S3_OK);
+        assert_int_equal(r->fields, i % 2 ? 1 : 2);
+        assert_int_equal(r->http.content_length, 2);
+        assert_true(r->http.keepalive);
+
         line[n - 1] = 'v';
         line[n] = 'v';
     }
 
-    /* a line that never ends */
+    /* but not one that tells where the reply ends, or that has no name */
+
+    for (i = 0; i < sizeof(framing) / sizeof(framing[0]); i++) {
+        start(r, 0);
+        (void) feed_times(r, OK, 1);
+        (void) feed_times(r, framing[i], 1);
+        assert_int_equal(feed_times(r, "0000000000000000", 600), S3_AGAIN);
+        assert_int_equal(feed_times(r, "\r\n", 1), S3_ERROR);
+    }
+
+    /* lines that never end */
 
     start(r, 0);
     assert_int_equal(feed_times(r, "HTTP/1.1 200 ", 1), S3_AGAIN);
-    assert_int_equal(feed_times(r, "vvvvvvvvvvvvvvvv", 100000), S3_ERROR);
+    assert_int_equal(feed_times(r, "vvvvvvvvvvvvvvvv", 512), S3_ERROR);
+
+    start(r, 0);
+    assert_int_equal(feed_times(r, OK "a: ", 1), S3_AGAIN);
+    assert_int_equal(feed_times(r, "vvvvvvvvvvvvvvvv", 4090), S3_AGAIN);
+    assert_int_equal(feed_times(r, "vvvvvvvvvvvvvvvv", 16), S3_ERROR);
+
+    start(r, 0);
+    assert_int_equal(feed_times(r, CHUNKS, 1), S3_AGAIN);
+    assert_int_equal(feed_times(r, "0000000000000000", 513), S3_ERROR);
 
     test_free(line);
     test_free(r);

@@ -29,6 +29,13 @@ static const error_t  errors[] = {
     { 503, "ServiceUnavailable", S3_RETRY_THROTTLE, 503 },
     { 503, "InternalError", S3_RETRY_THROTTLE, 503 },
     { 504, "", S3_RETRY_TRANSIENT, 504 },
+    { 505, "", S3_RETRY_NO, 502 },
+    { 507, "XMinioStorageFull", S3_RETRY_TRANSIENT, 502 },
+    { 509, "", S3_RETRY_TRANSIENT, 502 },
+    { 520, "", S3_RETRY_TRANSIENT, 502 },
+    { 529, "", S3_RETRY_TRANSIENT, 502 },
+    { 599, "", S3_RETRY_TRANSIENT, 502 },
+    { 520, "AccessDenied", S3_RETRY_NO, 502 },
     { 408, "", S3_RETRY_TRANSIENT, 504 },
     { 429, "", S3_RETRY_THROTTLE, 503 },
     { 429, "TooManyRequestsException", S3_RETRY_THROTTLE, 503 },
@@ -207,6 +214,56 @@ test_delay(void **state)
 
 
 static void
+test_wait(void **state)
+{
+    size_t    i;
+    uint64_t  delay;
+
+    /* S3_RETRY_TRANSIENT, first try: random is the wait where nothing was asked
+       for, at most 100 */
+
+    static const struct {
+        uint64_t  random, after, passed, limit;
+        int       rc;
+        uint64_t  delay;
+    } tests[] = {
+        { 0, 0, 0, 0, S3_OK, 0 },
+        { 1, 0, 0, 0, S3_ERROR, 0 },
+        { 100, 0, 0, 100, S3_OK, 100 },
+        { 100, 0, 1, 100, S3_ERROR, 0 },
+        { 0, 0, 100, 100, S3_OK, 0 },
+        { 0, 0, 101, 100, S3_ERROR, 0 },
+
+        { 7, 1000, 0, 2000, S3_OK, 1007 },
+        { 7, 1000, 1000, 2000, S3_OK, 1007 },
+        { 7, 1000, 1500, 2000, S3_OK, 507 },
+        { 7, 1000, 1999, 2000, S3_OK, 8 },
+        { 7, 1000, 2000, 2000, S3_ERROR, 0 },
+        { 7, 1000, 2001, 2000, S3_ERROR, 0 },
+        { 7, 120000, 0, 120000, S3_OK, 120007 },
+        { 7, 120000, 120007, 120000, S3_ERROR, 0 },
+        { 0, 120000, 120000, 120000, S3_ERROR, 0 },
+        { 7, UINT64_MAX, 0, 2000, S3_OK, 2007 },
+        { 7, 1, 0, 0, S3_ERROR, 0 }
+    };
+
+    (void) state;
+
+    for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+
+        if (s3_retry_wait(S3_RETRY_TRANSIENT, 1, tests[i].random,
+                          tests[i].after, tests[i].passed, tests[i].limit,
+                          &delay)
+            != tests[i].rc
+            || (tests[i].rc == S3_OK && delay != tests[i].delay))
+        {
+            fail_msg("%zu: delay is %llu", i, (unsigned long long) delay);
+        }
+    }
+}
+
+
+static void
 test_http_date(void **state)
 {
     char           text[64];
@@ -330,6 +387,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_class),
         cmocka_unit_test(test_delay),
+        cmocka_unit_test(test_wait),
         cmocka_unit_test(test_http_date),
         cmocka_unit_test(test_iso_date)
     };

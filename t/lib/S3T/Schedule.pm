@@ -292,7 +292,7 @@ sub connections {
 
     $s->case('huge-head', on => { put => { raw => "HTTP/1.1 200 OK\r\nx: "
             . 'x' x 300_000 . "\r\n\r\n", close => 'after' } }, status => 502,
-        code => 'BadGateway', message => qr/is not HTTP: too long line in reply/,
+        code => 'BadGateway', message => qr/is not HTTP: too large head of reply/,
         count => { put => 3, head => 1 });
 
     $s->case('huge-answer', on => { create => { body => '<a>' . 'x' x (2 * MB) } },
@@ -437,6 +437,24 @@ sub answers {
         code => 'SlowDown', count => { part => 3, abort => 1 },
         conf => 's3_retry_timeout 30s;', message => qr/503 SlowDown/,
         retry_after => 1);
+
+    # MinIO wants 60 s, or 120, whatever the cause
+    my $busy = { %$slow_down, headers => { 'Retry-After' => 120 } };
+    $s->case('patience', on => { part => [ $busy ] }, body => $large,
+        conf => 's3_retry_timeout 2s;', count => { part => 3, complete => 1 });
+
+    $s->case('patience-ends', on => { part => $busy }, body => $large,
+        conf => 's3_retry_timeout 2s;', status => 503, code => 'SlowDown',
+        count => { part => 2, abort => 1 }, message => qr/503 SlowDown/,
+        seconds => 15, retry_after => 120);
+
+    # what stands in front of S3 has numbers of its own
+    $s->case('odd-status', on => { part => [ map { { status => $_,
+            body => 'an error page' } } 520, 524 ] }, body => $large,
+        count => { part => 4, complete => 1 });
+
+    $s->case('odd-complete', on => { complete => [ { status => 524 } ] },
+        body => $large, count => { complete => 2, abort => 0 });
 
     $s->case('create-fails', on => { create => $internal }, body => $large,
         status => 502, code => 'InternalError',
@@ -718,6 +736,14 @@ sub conditions {
     $s->case('condition-large', condition => 1, on => { complete => $failed },
         body => $large, status => 412, code => 'PreconditionFailed',
         message => qr/412/, count => { complete => 1, head => 2, abort => 1 });
+
+    # an object may have more metadata than a line of ours holds, and many names
+    $s->case('condition-long', condition => 1, status => 412, errors => 0,
+        on => { head => { status => 200, headers => { ETag => '"e"',
+            'x-amz-meta-long' => 'm' x 9000,
+            map { ("x-amz-meta-$_" => 'v') } 1 .. 300 } } },
+        code => 'PreconditionFailed', message => qr/^the object exists$/,
+        count => { put => 0, head => 1 });
 
     $s->case('condition-conflict', condition => 1, body => $large, status => 409,
         on => { complete => refusal(409, 'ConditionalRequestConflict') },
