@@ -117,7 +117,7 @@ http {
 %%LOCATIONS%%
         location /hung.test/ {
             s3_endpoint http://hung.test:%%FAKE_PORT%%;
-            s3_read_timeout 500ms;
+            s3_read_timeout 2s;
             s3_upload;
         }
         location /moves.test/short/ {

@@ -446,7 +446,7 @@ sub answers {
     $s->case('patience-ends', on => { part => $busy }, body => $large,
         conf => 's3_retry_timeout 2s;', status => 503, code => 'SlowDown',
         count => { part => 2, abort => 1 }, message => qr/503 SlowDown/,
-        seconds => 15, retry_after => 120);
+        seconds => 60, retry_after => 120);
 
     # what stands in front of S3 has numbers of its own
     $s->case('odd-status', on => { part => [ map { { status => $_,
