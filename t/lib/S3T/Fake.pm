@@ -16,12 +16,13 @@ package S3T::Fake;
 # a hash. What a hash does not name is as usual:
 #
 #   status, reason, headers { }, body   of the answer
-#   delay      seconds before the answer
+#   delay      seconds before the answer, or the path of a file: until it is there
 #   read       bytes of the body that are read before the answer (all of it)
 #   rate       bytes a second at which the body is read
 #   drain      after an early answer: read the rest of the body (0)
 #   raw        these bytes in place of an answer
-#   pieces     [ seconds, bytes, seconds, bytes ... ] in place of an answer
+#   pieces     [ seconds (or a file), bytes, seconds, bytes ... ] in place of an
+#              answer
 #   cut        bytes of the answer that are sent before the connection closes
 #   stored     bytes of a part that ListParts then tells of (all of it)
 #   close      'before' the answer, 'after' it; 'reset': RST in its place, or
@@ -270,7 +271,7 @@ sub _answer {
     my $digest = $md5->hexdigest;
     $s->_store($r, $a, $digest) if $r->{op} eq 'part';
 
-    sleep $a->{delay} if $a->{delay};
+    _pause($a->{delay}) if $a->{delay};
     # (a body whose rest is read after the answer is told of when it was read)
     $s->_list_request($r) if !$a->{drain};
     my $close = $a->{close} || '';
@@ -282,7 +283,7 @@ sub _answer {
     if ($a->{pieces}) {
         my @pieces = @{$a->{pieces}};
         while (my ($seconds, $bytes) = splice @pieces, 0, 2) {
-            sleep $seconds;
+            _pause($seconds);
             _write($socket, $bytes);
         }
     } elsif (defined $a->{raw}) {
@@ -302,6 +303,12 @@ sub _answer {
     sleep $a->{idle} || 0 if $close eq 'idle';
     return 0 if $close;
     return $limit == $length || $a->{drain};
+}
+
+sub _pause {
+    my ($until) = @_;
+    return sleep $until if $until !~ m{^/};
+    sleep 0.02 until -e $until;
 }
 
 sub _write {
