@@ -22,7 +22,12 @@ $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
 subtest 'an abort that fails' => sub {
     my $works = $t->dir . '/abort-works';
     my $later = $t->fake(on => { part => { status => 403 },
-        abort => sub { -e $works ? {} : { status => 500 } } });
+        abort => sub {
+            return { status => 500 } if !-e $works;
+            return { status => 404 } if -e "$works-once";
+            append("$works-once", '');
+            return {};
+        } });
     my $denied = $t->fake(on => { part => { status => 403 },
         abort => { status => 403, body => '<Error><Code>AccessDenied</Code>'
             . '</Error>' } });
