@@ -20,6 +20,9 @@ use S3T::Trials qw/ @ALL SMALL LARGE alive /;
 # S3 does not keep up with it, whose window is two parts
 use constant LONG => 12 * MB;
 
+# whoever is to cancel it comes before its end
+use constant CANCELLED => 60 * MB;
+
 my $t = S3T->new(bucket => 0);
 
 # the origin, too: of bodies in the pattern that it wants
@@ -241,7 +244,7 @@ sub pulled {
 sub cancelled {
     my ($id, $key) = @_;
     my $c = $t->raw($n->port);
-    $c->send("POST /pull/$key?id=$id&n=@{[LONG]}&o=rate=20000000"
+    $c->send("POST /pull/$key?id=$id&n=@{[CANCELLED]}&o=rate=20000000"
         . " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
     wait_for { ($trials->status("/transfers/$id")->{bytesTransferred} || 0)
         > 3 * MB } 1, 0.005;
@@ -308,7 +311,8 @@ subtest 'pulls' => sub {
             status => $name =~ /nobody/ ? qr/^202$/ : qr/^201$/);
     }
     $trials->rows('a pull that is cancelled', 0.3, \&cancelled,
-        pulled(LONG, 409), [qw/ alloc recv send epoll /], status => qr/^409$/);
+        pulled(CANCELLED, 409), [qw/ alloc recv send epoll /],
+        status => qr/^409$/);
 };
 
 subtest 'nothing is left of it' => sub {
