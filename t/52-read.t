@@ -54,7 +54,10 @@ EOC
 sub instance {
     my (@stores) = @_;
     $t->token(NULL => $null->url, AFTER => $after->url, STORES => join "\n    ", @stores);
-    return $t->nginx($conf);
+    my $n = $t->nginx($conf);
+    # what it is asked before it has Redis, it cannot ask there
+    wait_for { totals($n)->{redis}{up} } if grep { /_redis/ } @stores;
+    return $n;
 }
 
 my $to_redis = "s3_progress_redis redis://127.0.0.1:$redis->{port};";
