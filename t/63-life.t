@@ -455,6 +455,8 @@ subtest 'binary upgrade' => sub {
         body => 'new');
     is($r->{status}, 201, 'the new ones upload');
     ok($new{$r->{headers}{'x-pid'}}, 'they do');
+    # of the others they know from Redis
+    wait_for { (totals($n)->{redis}{up} || 0) >= 2 };
     for (0 .. $#up) {
         my $r = curl($n->url("/status/$up[$_]{id}"));
         ok($new{$r->{headers}{'x-pid'} || 0}, 'a new worker');

@@ -141,7 +141,7 @@ sub over_h2 {
     return sub {
         my ($id, $key) = @_;
         my $r = curl($n->url("/tee/$key?id=$id&n=$size", 'h2'), h2 => 1,
-            timeout => 10);
+            timeout => 60);
         return { %$r, hung => $r->{exit} == 28, curl => 1 };
     };
 }
@@ -249,7 +249,7 @@ sub cancelled {
     wait_for { ($trials->status("/transfers/$id")->{bytesTransferred} || 0)
         > 3 * MB } 1, 0.005;
     my $r = $trials->ask("/transfers/$id", 'DELETE');
-    my $said = $c->read_until(qr/\z./, 10);
+    my $said = $c->read_until(qr/\z./, 60);
     my $hung = $r->{hung} || !$c->{eof};
     $c->close;
     return { status => ($said =~ m{^HTTP/1\.1 (\d+)})[0] || 0,
@@ -348,11 +348,11 @@ sub over_a_reload {
         wait_for { ($trials->status("/transfers/$id")->{bytesTransferred} || 0)
             > MB } 1, 0.005;
         kill 'HUP', $n->pid;
-        my $said = $c->read_until(qr/\z./, 10);
+        my $said = $c->read_until(qr/\z./, 60);
         my $hung = !$c->{eof};
         $c->close;
         # (looking for leaks takes it a while)
-        my $stays = !wait_for { !alive($old) } $ENV{T_ASAN} ? 60 : 15, 0.005;
+        my $stays = !wait_for { !alive($old) } 120, 0.005;
         my ($head, $body) = split /\r\n\r\n/, $said, 2;
         return { status => ($said =~ m{^HTTP/1\.1 (\d+)})[0] || 0,
             head => $head, body => $body, hung => $hung, stays => $stays };
