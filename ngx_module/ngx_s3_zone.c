@@ -16,7 +16,7 @@
 
 
 static void ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
-    const s3_record_t *record, ngx_uint_t final);
+    s3_record_t *record, ngx_uint_t final);
 static ngx_int_t ngx_s3_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_int_t ngx_s3_zone_attach(ngx_s3_zone_t *zone, ngx_log_t *log);
 static ngx_int_t ngx_s3_zone_carve(ngx_s3_zone_t *zone, ngx_s3_zone_sh_t *sh);
@@ -131,7 +131,7 @@ done:
 
 void
 ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
-    const s3_record_t *record)
+    s3_record_t *record)
 {
     ngx_s3_zone_put(zone, slot, record, 0);
 }
@@ -139,7 +139,7 @@ ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 
 void
 ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
-    const s3_record_t *record)
+    s3_record_t *record)
 {
     ngx_s3_zone_put(zone, slot, record, 1);
 }
@@ -147,7 +147,7 @@ ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
 
 static void
 ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
-    const s3_record_t *record, ngx_uint_t final)
+    s3_record_t *record, ngx_uint_t final)
 {
     ngx_uint_t           owned;
     ngx_s3_zone_sh_t    *sh;
@@ -160,6 +160,15 @@ ngx_s3_zone_put(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
     owned = ngx_s3_zone_owned(sh, zs);
 
     if (owned) {
+
+        /* a reader in another worker has a clock of its own: it may have read
+           it in the middle of this worker's turn, which began before */
+
+        if (record->updated_at < zs->seen_at) {
+            record->expires_at += zs->seen_at - record->updated_at;
+            record->updated_at = zs->seen_at;
+        }
+
         ngx_s3_zone_begin(sh);
         s3_record_update(&zs->record, record);
 

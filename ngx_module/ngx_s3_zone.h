@@ -119,13 +119,14 @@ typedef struct {
 ngx_int_t ngx_s3_zone_open(ngx_s3_zone_t *zone, s3_record_t *record,
     const ngx_s3_zone_claim_t *claim, ngx_s3_slot_t **slot);
 
-/* the whole record anew (a new state, an opening); owner only */
+/* the whole record anew (a new state, an opening); owner only. The record is
+   dated no earlier than its counters were by a reader. */
 void ngx_s3_zone_update(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
-    const s3_record_t *record);
+    s3_record_t *record);
 
-/* the record is final: the slot may be given up from now on */
+/* the same of a final record: the slot may be given up from now on */
 void ngx_s3_zone_close(ngx_s3_zone_t *zone, ngx_s3_slot_t *slot,
-    const s3_record_t *record);
+    s3_record_t *record);
 
 /* NGX_OK: a consistent copy with the newest counters; NGX_DECLINED: unknown
    (or expired) */

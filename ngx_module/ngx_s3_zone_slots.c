@@ -352,7 +352,7 @@ ngx_s3_zone_copy(ngx_s3_zone_slot_t *zs, s3_record_t *record, uint64_t now)
 
     if (record->bytes_transferred != zs->seen_bytes) {
         zs->seen_bytes = record->bytes_transferred;
-        zs->seen_at = now;
+        zs->seen_at = ngx_s3_zone_max(zs->seen_at, now);
     }
 
     record->updated_at = ngx_s3_zone_max(record->updated_at, zs->seen_at);

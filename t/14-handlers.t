@@ -345,7 +345,7 @@ is(curl($n->url('/slow/x'), file => $d)->{status}, 201,
     ok((wait_for { $s3->requests('part') == 3 }), 'three uploads are on');
     my ($pid) = $n->workers;
     $n->reload;
-    ok((wait_for { !kill 0, $pid } 20), 'the old worker left');
+    ok((wait_for { !kill 0, $pid } 60), 'the old worker left');
     ok((wait_for { $s3->requests('abort') == 3 }),
         'all three multipart uploads were aborted');
     $_->close for @raw;

@@ -28,13 +28,14 @@ http {
     s3_part_size 5m;
     s3_window 10m;
     s3_transfer_id $arg_id;
+    client_body_timeout 600s;
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { %%S3_FAKE%%; s3_queue_timeout 1s; s3_upload; }
-        location /patient/ { %%S3_FAKE%%; s3_queue_timeout 20s; s3_upload; }
+        location /patient/ { %%S3_FAKE%%; s3_queue_timeout 120s; s3_upload; }
         location /left/ {
             %%S3_FAKE%%;
-            s3_queue_timeout 20s;
+            s3_queue_timeout 120s;
             s3_upload;
             post_action /after;
         }
@@ -70,7 +71,7 @@ my $patient = curl_start($n->url('/patient/x'), file => $d);
 
 my $r = $waits->response;
 is($r->{status}, 503, 'refused');
-cmp_ok(time - $from, '>=', 0.9, 'after a while');
+cmp_ok(time - $from, '>=', 0.7, 'after a while');
 like($r->{headers}{'retry-after'} // '', qr/^\d+$/, 'with Retry-After');
 is(JSON::PP::decode_json($r->{body})->{error}, 'SlowDown', 'as JSON');
 is_deeply($r->{interim} || [], [], 'no 100 Continue was sent');

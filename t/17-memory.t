@@ -31,7 +31,8 @@ http {
     s3_credentials static k s;
     s3_payload_signature off;
     s3_transfer_id $arg_id;
-    s3_queue_timeout 60s;
+    s3_queue_timeout 600s;
+    client_body_timeout 600s;
     server {
         listen 127.0.0.1:%%PORT%%;
         location / { s3_endpoint %%NULL%%; s3_upload; }
@@ -92,7 +93,7 @@ sub idle {
     return wait_for(sub {
         my $totals = totals($n);
         !$totals->{active} && !$totals->{memoryUsed};
-    }, 20);
+    }, 60);
 }
 
 sub crowd {
@@ -106,7 +107,7 @@ subtest 'stalled after 200 KB each' => sub {
     my $n = nginx('256m');
     my $crowd = crowd($n, 300, '/', 'stalled-200-00', send => 200_000,
         length => 1000 * MB);
-    ok(wait_for(sub { arrived($n, 'stalled-200') == 300 * 200_000 }, 30),
+    ok(wait_for(sub { arrived($n, 'stalled-200') == 300 * 200_000 }, 60),
         'all 300 were let in, though each has parts of 16 MiB');
     my $before = totals($n)->{memoryUsed};
     cmp_ok($before, '<=', 256 * MB, 's3_memory holds');
@@ -128,14 +129,14 @@ subtest 'stalled after 4.9 MB each' => sub {
     my $objects = $null->stats->{objects};
     my $crowd = crowd($n, 300, '/impatient/', 'stalled-4900', send => 4_900_000,
         length => 1000 * MB);
-    ok(wait_for(sub { totals($n)->{memoryUsed} > 235 * MB }, 20),
+    ok(wait_for(sub { totals($n)->{memoryUsed} > 235 * MB }, 60),
         'the memory is taken');
     my $from = time;
     my $r = body_gen($t->dir, $n->url('/active-4900'), 100 * MB)->wait;
     is($r->{status}, 201, 'an active one is stored');
     is($r->{json}{bytesStored}, 100 * MB, 'all of it');
     diag sprintf 'it took %.1f s', time - $from;
-    ok(wait_for(sub { totals($n)->{aborted} == 300 }, 60),
+    ok(wait_for(sub { totals($n)->{aborted} == 300 }, 180),
         'the others were timed out');
     $crowd->stop;
     ok(idle($n), 'all memory came back');
@@ -149,13 +150,13 @@ subtest 'stalled after 8 MB each' => sub {
     my $n = nginx('256m');
     my $crowd = crowd($n, 60, '/', 'stalled-8000', send => 8_000_000,
         length => 60 * MB);
-    ok(wait_for(sub { arrived($n, 'stalled-8000') == 60 * 8_000_000 }, 30),
+    ok(wait_for(sub { arrived($n, 'stalled-8000') == 60 * 8_000_000 }, 60),
         'all 60 were let in, since what they hold is sent');
     my $r = body_gen($t->dir, $n->url('/active-8000'), 300 * MB)->wait;
     is($r->{status}, 201, 'an active one is stored');
     is(arrived($n, 'stalled-8000'), 60 * 8_000_000, 'while the others wait');
     $crowd->go_on(40);
-    ok(wait_for(sub { keys %{$crowd->answers} == 40 }, 60), 'forty go on');
+    ok(wait_for(sub { keys %{$crowd->answers} == 40 }, 180), 'forty go on');
     is_deeply([ grep { $_ != 201 } values %{$crowd->answers} ], [],
         'and are stored');
     my $stored = curl($n->url('/transfers/stalled-8000-0007'))->{json};
@@ -191,7 +192,7 @@ subtest 'stalled after 15 MB each, and others come later' => sub {
     my $n = nginx('256m');
     my $crowd = crowd($n, 15, '/', 'stalled-15000', send => 15_000_000,
         length => 60 * MB);
-    ok(wait_for(sub { arrived($n, 'stalled-15000') == 15 * 15_000_000 }, 30),
+    ok(wait_for(sub { arrived($n, 'stalled-15000') == 15 * 15_000_000 }, 60),
         'fifteen have room');
     is(totals($n)->{partsStored}, 0, 'for parts that they do not finish');
     my $r = body_gen($t->dir, $n->url('/active-15000'), 300 * MB)->wait;
@@ -201,7 +202,7 @@ subtest 'stalled after 15 MB each, and others come later' => sub {
         grep { $_->{bytesStored} > 14_000_000 } @{$list->{transfers}};
     }), 'for which parts of the silent ones were sent');
     $crowd->go_on(15);
-    ok(wait_for(sub { keys %{$crowd->answers} == 15 }, 60), 'they go on');
+    ok(wait_for(sub { keys %{$crowd->answers} == 15 }, 180), 'they go on');
     is_deeply([ grep { $_ != 201 } values %{$crowd->answers} ], [],
         'and are stored');
     $crowd->stop;
@@ -224,7 +225,8 @@ http {
     s3_memory 25m;
     s3_part_size 5m;
     s3_window 10m;
-    s3_queue_timeout 10s;
+    # (the busy ones would be over by then)
+    s3_queue_timeout 120s;
     s3_endpoint %%FAKE%%;
     s3_bucket bucket;
     s3_credentials static k s;
@@ -278,7 +280,7 @@ subtest 'the margin' => sub {
     ok(wait_for(sub { totals($n)->{memoryUsed} == 80 * MB }),
         'but for the margin');
     $crowds[0]->go_on(1);
-    ok(wait_for(sub { ($crowds[0]->answers->{0} || 0) == 201 }, 20),
+    ok(wait_for(sub { ($crowds[0]->answers->{0} || 0) == 201 }, 60),
         'one that has bytes goes on');
     is(curl($n->url('/transfers/waits-0123456789'))->{json}{bytesTransferred},
         0, 'one that has yet to be let in does not take it');

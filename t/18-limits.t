@@ -147,7 +147,7 @@ subtest 'ten parts' => sub {
     like($r->{json}{message}, qr/not fit in 10 parts; it needs s3_window 12m$/,
         'and what would do');
     is_deeply([seen()], [], 'S3 hears nothing');
-    is(curl($n->url('/status/'))->{json}{totals}{memoryUsed}, 0,
+    ok((wait_for { !curl($n->url('/status/'))->{json}{totals}{memoryUsed} }),
         'no memory is left in use');
 };
 

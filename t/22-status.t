@@ -161,7 +161,7 @@ subtest 'one record' => sub {
         'a0123456789abcd/f', "$id/", '%00123456789abcdef',
         '%e2%82%ac0123456789abcde')
     {
-        $r = get("/transfers/$wrong", args => ['--max-time', 5]);
+        $r = get("/transfers/$wrong", timeout => 60);
         # nginx itself refuses what has no path or is too long
         my $own = $wrong =~ /%00/ ? qr/^40[04]$/
             : length $wrong > 8000 ? qr/^4(04|14)$/ : qr/^404$/;
@@ -347,8 +347,8 @@ subtest 'ids again' => sub {
     is($r->{status}, 409, 'in use');
     is($r->{json}{error}, 'TransferIdInUse', 'code');
     is($r->{json}{transferId}, $id, 'id');
-    delete $_->{connections} for $requests, my $now = $null->stats;
-    delete $_->{live} for $requests, $now;
+    # (what asks for them comes over connections, too)
+    delete @$_{qw/ connections live peak /} for $requests, my $now = $null->stats;
     is_deeply($now, $requests, 'S3 did not hear of it');
     is(get("/transfers/$id")->{json}{key}, "upload/$id", 'the first goes on');
     $c->send('x' x 90);

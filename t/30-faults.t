@@ -30,7 +30,8 @@ $schedule->case('still-sending', on => { create => refusal(403, 'AccessDenied') 
 $schedule->case('error-page', on => { create => refusal(403, 'AccessDenied') }, manual => 1, errors => 1,
     conf => 'error_page 502 =503 /sorry;');
 
-$schedule->case('left-early', on => { create => { delay => 1 } }, manual => 1,
+my $go = $t->dir . '/go';
+$schedule->case('left-early', on => { create => { hold => $go } }, manual => 1,
     errors => 0);
 
 $schedule->case('abort-again', on => { abort => [
@@ -110,7 +111,8 @@ subtest 'tries take another connection' => sub {
 
     my ($first, @tried) = map { $_->{time} } $schedule->requests('slow-down-always',
         'part');
-    cmp_ok($tried[0] - $first, '>=', 0.99, 'Retry-After is waited for');
+    # (a second, and up to one more, but for what nginx's clock is behind)
+    cmp_ok($tried[0] - $first, '>=', 0.7, 'Retry-After is waited for');
 };
 
 subtest 'what a try is' => sub {
@@ -123,7 +125,7 @@ subtest 'what a try is' => sub {
 
     my @tries = $schedule->requests('time', 'put');
     cmp_ok(scalar @tries, '>', 1, 's3_retry_timeout: tried again');
-    cmp_ok($tries[-1]{time} - $tries[0]{time}, '<=', 5, 'and not for ever');
+    cmp_ok($tries[-1]{time} - $tries[0]{time}, '<=', 20, 'and not for ever');
 };
 
 subtest 'clock, region and keys' => sub {
@@ -195,6 +197,7 @@ subtest 'a client that left while the upload was created' => sub {
     $raw->close;
     ok(wait_for(sub { $schedule->record($c)->{state} eq 'aborted' }), 'the record');
     is(scalar $c->{fake}->requests('abort'), 0, 'S3 has not answered');
+    write_file($go, '');
     ok(wait_for(sub { $c->{fake}->requests('abort') == 1 }), 'then aborted');
 };
 
@@ -241,13 +244,14 @@ subtest 'a client that left while Create waits for its next try' => sub {
     ok(wait_for(sub { $of->log =~ /Create.*next in/ }), 'it waits');
     $raw->close;
     ok(wait_for(sub { $of->log =~ /transfer is aborted/ }), 'the client left');
-    ok($of->quit(5), 'so that the worker can leave at once');
+    ok($of->quit(40), 'so that the worker can leave at once');
     is(scalar $busy->requests('create'), 1, 'there is no other try');
 };
 
 subtest 'a client that left while Create is on its way' => sub {
-    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown', delay => 1,
-        headers => { 'Retry-After' => 20 }) });
+    my $answer = $t->dir . '/answer';
+    my $busy = $t->fake(on => { create => refusal(503, 'SlowDown',
+        hold => $answer, headers => { 'Retry-After' => 60 }) });
     $t->token(BUSY => $busy->url);
     $t->expect_errors(qr/s3 CreateMultipartUpload failed: .*, try 1 of 1/);
     my $of = $t->nginx($busy_conf);
@@ -256,6 +260,8 @@ subtest 'a client that left while Create is on its way' => sub {
     ok(wait_for(sub { $busy->begun('create') }), 'it is on its way');
     $raw->close;
     ok(wait_for(sub { $of->log =~ /transfer is aborted/ }), 'the client left');
-    ok($of->quit(10), 'the worker leaves once the answer is there');
+    kill 'QUIT', $of->pid;
+    write_file($answer, '');
+    ok($of->quit(40), 'the worker leaves once the answer is there');
     is(scalar $busy->requests('create'), 1, 'there is no other try');
 };

@@ -196,7 +196,7 @@ sub lines {
 
 sub seen {
     my ($server, $name, $count) = @_;
-    wait_for { (my @lines = lines($server, $name)) >= ($count || 1) } 2;
+    wait_for { (my @lines = lines($server, $name)) >= ($count || 1) };
     return lines($server, $name);
 }
 

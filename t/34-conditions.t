@@ -292,7 +292,7 @@ for my $c (@cases) {
         wait_for {
             %seen = map { $_ => scalar $c->{fake}->requests($_) } keys %count;
             !grep { $seen{$_} != $count{$_} } keys %count;
-        } 5;
+        };
         is_deeply(\%seen, \%count, 'requests');
         my @lines = lines($c->{name}, 'error');
         is(scalar @lines, $c->{errors}, 'lines of the log')

@@ -19,22 +19,23 @@ use S3T::Util qw/ wait_exit /;
 my $t = S3T->new(bucket => 0);
 
 my $third = S3T::Null->new($t->dir, qw/ --verify --crc32 --every 3 /);
-# a sixtieth of the patience that S3 has
-my $hasty = S3T::Null->new($t->dir, qw/ --verify --stall 300 /);
+# a thirtieth of the patience that S3 has
+my $hasty = S3T::Null->new($t->dir, qw/ --verify --stall 700 /);
 my $space = S3T::Null->new($t->dir, qw/ --verify --complete-space 1500 /);
 # for longer than s3_read_timeout in all, and once in one piece
 my $xml = '<InitiateMultipartUploadResult><UploadId>drips</UploadId>'
     . '</InitiateMultipartUploadResult>';
 my @pieces = ("HTTP/1.1 200 OK\r\nContent-Length: " . length $xml,
     "\r\n\r\n" . substr($xml, 0, 10), substr($xml, 10, 30), substr $xml, 40);
-my $drip = $t->fake(on => { create => [
-    { pieces => [map { (0.35, $_) } @pieces] },
-    { pieces => [0, $pieces[0], 2.5, join '', @pieces[1 .. 3]] },
-] });
-my $still = $t->fake(on => { part => [ { delay => 2.5 }, { delay => 2.5 } ] });
+my $drip = $t->fake(on => { create =>
+    { pieces => [map { (0.6, $_) } @pieces] } });
+my $stops = $t->fake(on => { create => [
+    { pieces => [0, $pieces[0], 600, join '', @pieces[1 .. 3]] } ] });
+my $go = $t->dir . '/go';
+my $still = $t->fake(on => { part => { hold => $go } });
 
 $t->token(THIRD => $third->url, HASTY => $hasty->url, SPACE => $space->url,
-    DRIP => $drip->url, STILL => $still->url);
+    DRIP => $drip->url, STOPS => $stops->url, STILL => $still->url);
 
 my $n = $t->nginx(<<'EOC', workers => 2);
 %%MAIN%%
@@ -50,10 +51,11 @@ http {
         listen 127.0.0.1:%%PORT_h2%% http2;
         client_body_buffer_size 64k;
         location /third/ {
-            s3_endpoint %%THIRD%%; s3_checksum crc32; s3_upload;
+            # by chance one part may have many of the faults
+            s3_endpoint %%THIRD%%; s3_checksum crc32; s3_tries 100; s3_upload;
         }
         location /hasty/ {
-            s3_endpoint %%HASTY%%; s3_part_size 5m; s3_send_timeout 1s;
+            s3_endpoint %%HASTY%%; s3_part_size 5m; s3_send_timeout 2s;
             s3_upload;
         }
         location /proxied/ {
@@ -62,11 +64,15 @@ http {
             proxy_pass %%HASTY%%/bucket/;
         }
         location /space/ {
-            s3_endpoint %%SPACE%%; s3_part_size 5m; s3_read_timeout 400ms;
+            s3_endpoint %%SPACE%%; s3_part_size 5m; s3_read_timeout 1s;
             s3_upload;
         }
         location /drip/ {
-            s3_endpoint %%DRIP%%; s3_part_size 5m; s3_read_timeout 1s;
+            s3_endpoint %%DRIP%%; s3_part_size 5m; s3_read_timeout 2s;
+            s3_upload;
+        }
+        location /stops/ {
+            s3_endpoint %%STOPS%%; s3_part_size 5m; s3_read_timeout 2s;
             s3_upload;
         }
         location /still/ {
@@ -112,23 +118,27 @@ sub trickle {
                 $piece) : $piece) or last;
         }
         $raw->send("0\r\n\r\n") if $chunked;
-        my $r = $raw->response(20) || { status => 0 };
+        my $r = $raw->response(60) || { status => 0 };
         append($results, "$path $r->{status}\n");
     });
 }
 
 
-# They trickle meanwhile: ten pieces for each part, half a second between them
+# They trickle meanwhile: five pieces for each part, a second between them
 my $body = pattern(6 * MB);
 my @slow = map { trickle($$_[0], substr($body, 0, $$_[1]), @$_[2 .. 4]) }
-    ['/hasty/length', 6 * MB, 12, 0.5, 0],
-    ['/hasty/chunked', 6 * MB, 12, 0.5, 1],
-    ['/hasty/small', 100_000, 6, 0.8, 0],
-    ['/hasty/small-chunked', 100_000, 6, 0.8, 1];
-push @slow, trickle('/proxied/a', substr($body, 0, 100_000), 6, 0.8, 0);
+    ['/hasty/length', 6 * MB, 6, 1.0, 0],
+    ['/hasty/chunked', 6 * MB, 6, 1.0, 1],
+    ['/hasty/small', 100_000, 5, 1.0, 0],
+    ['/hasty/small-chunked', 100_000, 5, 1.0, 1];
+push @slow, trickle('/proxied/a', substr($body, 0, 100_000), 5, 1.0, 0);
 my $h2 = curl_start($n->url('/hasty/h2', 'h2'), h2 => 1, rate => '15k',
     file => { path => write_file($t->dir . '/h2', substr $body, 0, 100_000) });
 $t->allow_errors(qr/proxied.*|upstream prematurely closed/);
+
+# and so do these
+my %dripped = map { $_ => curl_start($n->url("/$_/a"), file => data(6 * MB)) }
+    qw/ drip stops /;
 
 
 subtest '2 GiB while every third request fails' => sub {
@@ -157,14 +167,12 @@ subtest '2 GiB while every third request fails' => sub {
 
 subtest 'an S3 that drips' => sub {
     # the time counts from the last byte
-    my $d = data(6 * MB);
-    my $r = curl($n->url('/drip/a'), file => $d);
+    my $r = $dripped{drip}->wait;
     is($r->{status}, 201, 'stored');
-    cmp_ok($r->{seconds}, '>', 1.3, 'though it took longer than that');
+    cmp_ok($r->{seconds}, '>', 2.3, 'though it took longer than that');
     is($drip->begun('create'), 1, 'at the first try');
-    $r = curl($n->url('/drip/b'), file => $d);
-    is($r->{status}, 201, 'one that stops in the middle');
-    is($drip->begun('create'), 3, 'is asked again');
+    is($dripped{stops}->wait->{status}, 201, 'one that stops in the middle');
+    is($stops->begun('create'), 2, 'is asked again');
 };
 
 subtest 'an S3 that thinks before it completes' => sub {
@@ -179,25 +187,26 @@ subtest 'an S3 that stands still' => sub {
     my $id = 'still-0123456789';
     my $client = S3T::Null::body_gen($t->dir, $n->url("/still/a?id=$id"),
         40 * MB);
-    ok((wait_for { status($id)->{bytesTransferred} || 0 } 5), 'begun');
+    ok((wait_for { status($id)->{bytesTransferred} || 0 }), 'begun');
     my (@seen, $before);
     wait_for {
         push @seen, my $now = status($id);
         my $same = $before && $before == $now->{bytesTransferred};
         $before = $now->{bytesTransferred};
         $same && $now->{bytesTransferred} >= 15 * MB;
-    } 2, 0.1;
+    } 30, 0.1;
     my %last = %{$seen[-1]};
     is_deeply([@last{qw/ state bytesStored partsStored storedPercentage /}],
         ['active', 0, 0, 0], 'nothing is stored');
     cmp_ok($last{bytesTransferred}, '<=', 15 * MB + 64 * KB,
         'the window came, and not more');
+    write_file($go, '');
     is($client->wait->{status}, 201, 'stored in the end');
     is(status($id)->{storedPercentage}, 100, 'as the record says');
 };
 
 subtest 'sources that trickle' => sub {
-    is(wait_exit($_, 30), 0, 'a client came to its end') for @slow;
+    is(wait_exit($_, 300), 0, 'a client came to its end') for @slow;
     my %status = (read_file($results) || '') =~ m{^(\S+) (\d+)$}mg;
     is(read_file("$results.err") || '', '', 'without an error of its own');
     is($status{"/hasty/$_"}, 201, "$_: stored")

@@ -48,8 +48,8 @@ sub load {
     my $base = $t->dir . '/load-' . ++$loads;
     my $pid = spawn({ stdout => $base, stderr => "$base.err" },
         "$TOP/build/body_load", '--connections', 16, '--requests', REQUESTS,
-        '--seconds', 30, $n->url($path), $size);
-    my $exit = wait_exit($pid, 60);
+        '--seconds', 300, $n->url($path), $size);
+    my $exit = wait_exit($pid, 600);
     return { exit => $exit, (read_file($base) || '') =~ /(\w+) ([\d.]+)/g };
 }
 

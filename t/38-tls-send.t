@@ -28,7 +28,7 @@ my %scripts = (
     early => { part => [ { status => 503, read => 100_000,
         close => 'after' } ] },
     refused => { part => { status => 403, read => MB, drain => 1 } },
-    still => { put => { read => MB, delay => 4, close => 'before' } },
+    still => { put => { read => MB, delay => 600, close => 'before' } },
 );
 my (%fakes, %nulls, @locations);
 
@@ -51,7 +51,8 @@ for my $v (@versions) {
     $nulls{"rekey-$v"} = S3T::Null->new(@options, qw/ --rekey 250000 --rate /,
         30 * MB);
     $nulls{"third-$v"} = S3T::Null->new(@options, qw/ --every 3 /);
-    at("$_-$v", $nulls{"$_-$v"}->url('tls'), 's3_part_size 5m;')
+    # by chance one part may have many of the faults
+    at("$_-$v", $nulls{"$_-$v"}->url('tls'), 's3_part_size 5m; s3_tries 100;')
         for qw/ rekey third /;
 }
 

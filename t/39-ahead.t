@@ -218,7 +218,7 @@ subtest 'new keys, and an S3 that is slow' => sub {
         [ 'slow/body' ], [ 'slow/chunks', '--chunk', 30_000 ];
     for (@clients) {
         my ($name, $client) = @$_;
-        my $r = $client->wait(60);
+        my $r = $client->wait;
         is($r->{status}, 201, $name) or diag $r->{sent};
     }
     for my $of ($null, $slow) {
@@ -234,7 +234,7 @@ subtest 'a client that leaves' => sub {
         for my $chunk (0, 8192) {
             my $r = body_gen($t->dir, $n->url("/$how-$chunk", 'tls'), 9 * MB,
                 "--$how-after", 7 * MB + 12_345, '--cacert', $t->ca,
-                $chunk ? ('--chunk', $chunk) : ())->wait(30);
+                $chunk ? ('--chunk', $chunk) : ())->wait;
             ok((wait_for { $n->log =~ m{the client closed the connection.*
                 /$how-$chunk|client\ prematurely\ closed.*/$how-$chunk
                 |reset\ by\ peer.*/$how-$chunk}x }), "$how, $chunk: seen");

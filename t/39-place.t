@@ -33,6 +33,8 @@ http {
     %%HTTP%%
     s3_part_size 5m;
     s3_transfer_id $arg_id;
+    client_body_timeout 600s;
+    s3_queue_timeout 600s;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
@@ -174,7 +176,7 @@ subtest 'sizes around blocks and parts' => sub {
     # frames that need more of the window than the body has bytes, and than a
     # block has room at its end
     for my $path (qw{ /in-place/padded /copy/padded }) {
-        is(h2_put($n->port('h2'), $path, $d, pad => 255, timeout => 20,
+        is(h2_put($n->port('h2'), $path, $d, pad => 255, timeout => 120,
             length => $d->{size})->{status}, 201, "HTTP/2, padded: $path");
         stored($path, $d->{sha256});
     }
@@ -272,6 +274,8 @@ http {
     s3_part_concurrency 1;
     s3_window 12m;
     s3_transfer_id $arg_id;
+    client_body_timeout 600s;
+    s3_queue_timeout 600s;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;

@@ -19,7 +19,7 @@ my $fake = $t->fake;
 my $time = $t->dir . '/time';
 my $door = $t->fake(on => {
     get => sub { return { body => 'leave',
-        delay => $_[0]{path} =~ /late/ ? $time : 0,
+        hold => $_[0]{path} =~ /late/ ? $time : '',
         status => $_[0]{path} =~ /yes/ ? 200 : 401,
         headers => { 'X-User' => 'someone' } } } });
 # a page that includes another, and a redirect

@@ -32,7 +32,7 @@ my $large_path = $t->served($large);
 my $fails_now = $t->dir . '/fails-now';
 my %fake = (
     refuses => { create => { status => 500 },
-        put => { delay => $fails_now, status => 500 } },
+        put => { hold => $fails_now, status => 500 } },
     forgets => { part => { status => 500 } },
     slow => { part => { rate => 6_000_000 } },
     # slower than any client

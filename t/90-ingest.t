@@ -37,7 +37,7 @@ my %origin = (
     '/loop' => { status => 301, headers => { Location => '/loop' } },
     '/nowhere' => { status => 303 },
     '/plain' => { body => 'plain' },
-    '/held' => { delay => $go, body => 'held' },
+    '/held' => { hold => $go, body => 'held' },
     '/slow' => { pieces => [0, "HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n"
         . "\r\n" . 'x' x 200_000, 300, ''] },
 );

@@ -314,7 +314,7 @@ sub _checks {
 
     if ($s->{bucket}) {
         my @open;
-        wait_for { !(@open = $s->s3->uploads) } 5, 0.2;
+        wait_for { !(@open = $s->s3->uploads) } 30, 0.2;
         _nothing('end: no multipart upload left open',
             map { "$_->[0] $_->[1]" } @open);
     }

@@ -284,8 +284,11 @@ null_origin_body(null_conn_t *c, const null_origin_t *o)
         sent = pos;
         len = null_origin_fill(o, buf, &pos, last, max);
 
-        rc = null_write(c, buf, len);
+        /* first, since who has the last of them may ask at once */
+
         null_counters.origin_bytes += pos - sent;
+
+        rc = null_write(c, buf, len);
     }
 
     free(buf);

@@ -58,7 +58,7 @@ sub _run {
     $answers->autoflush(1);
     for my $i (0 .. $count - 1) {
         my $c = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port",
-            Timeout => 10) or die "connect: $@";
+            Timeout => 60) or die "connect: $@";
         $c->blocking(0);
         my $head = 'PUT ' . $path->($i) . " HTTP/1.1\r\nHost: a\r\n"
             . "Connection: close\r\nContent-Length: $o->{length}\r\n\r\n";

@@ -32,7 +32,7 @@ my $number = 0;
 #   headers    [ 'Name: value', ... ]
 #   rate       --limit-rate
 #   expect     let curl ask for 100 Continue
-#   timeout    seconds for all (180)
+#   timeout    seconds for all (600)
 #   resolve    'host:port:address'
 #   args       more arguments for curl
 #   digest     the answer gets sha256 and size, the body stays away if large
@@ -49,7 +49,7 @@ sub curl_start {
 
     my @c = ('curl', '-qsS', '--noproxy', '*', '--globoff', '--path-as-is',
         '-o', "$base.body", '-D', "$base.head", '--max-time',
-        $o{timeout} || 180, '-w', '%{http_code} %{http_version} %{time_total}'
+        $o{timeout} || 600, '-w', '%{http_code} %{http_version} %{time_total}'
         . ' %{size_upload}');
 
     # a pipe has no length; after a slash, -T would put the file's name
@@ -77,7 +77,7 @@ sub curl_start {
     }, @c);
 
     return bless { pid => $pid, base => $base, digest => $o{digest},
-        timeout => $o{timeout} || 180 }, __PACKAGE__;
+        timeout => $o{timeout} || 600 }, __PACKAGE__;
 }
 
 # An HTTP/2 upload that may stop anywhere (t/lib/h2put says more):
@@ -102,7 +102,7 @@ sub h2_start {
 sub h2_wait {
     my ($started) = @_;
     my $out = $started->{out};
-    wait_exit($started->{pid}, 180);
+    wait_exit($started->{pid}, 600);
     my $text = read_file($out);
     die 'h2put: ' . read_file("$out.err") if $text eq '';
     push @RESPONSES, $text;

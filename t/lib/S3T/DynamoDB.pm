@@ -66,7 +66,7 @@ sub start {
     unlink $file;
     $s->{pid} = spawn({ stderr => "$file.log" }, 'node',
         "$TOP/t/lib/dynalite.js", $file, $s->{port});
-    wait_for { -s $file } 20 or die "dynalite: no answer";
+    wait_for { -s $file } 60 or die "dynalite: no answer";
 }
 
 sub stop {

@@ -16,7 +16,8 @@ package S3T::Fake;
 # a hash. What a hash does not name is as usual:
 #
 #   status, reason, headers { }, body   of the answer
-#   delay      seconds before the answer, or the path of a file: until it is there
+#   delay      seconds before the answer
+#   hold       a file: no answer before it is there
 #   read       bytes of the body that are read before the answer (all of it)
 #   rate       bytes a second at which the body is read
 #   drain      after an early answer: read the rest of the body (0)
@@ -35,13 +36,17 @@ use warnings;
 use Digest::MD5;
 use Digest::SHA;
 use Fcntl qw/ :flock /;
+use Exporter 'import';
 use IO::Socket::INET;
 use JSON::PP ();
 use POSIX ();
 use Socket qw/ IPPROTO_TCP SOL_SOCKET SO_LINGER TCP_NODELAY /;
 use S3T::Util qw/ append end_child free_port read_file read_json_lines spawn
-    state_dir write_file /;
+    state_dir wait_for write_file /;
 use Time::HiRes qw/ sleep time /;
+use Time::Local qw/ timegm /;
+
+our @EXPORT_OK = qw/ hours_ahead /;
 
 # dir (of the test file), on, port, cert and key (TLS)
 sub new {
@@ -77,7 +82,7 @@ sub url {
 # Each request in the order of its arrival:
 #   { op, method, uri and path (raw), query { }, headers { }, length, sha256,
 #     whole, body (when small), connection, number (on its connection), time,
-#     port }
+#     until (when it was listed), port }
 # whole: all of the body came. A request is listed when its answer begins, or
 # when its connection ends without one; after `drain`, if that is asked for.
 sub requests {
@@ -91,6 +96,16 @@ sub requests {
 sub begun {
     my ($s, $op) = @_;
     return -s "$s->{dir}/count.$op" || 0;
+}
+
+# By how many hours the clock by which a request was signed is ahead of this one,
+# which may have come to another hour in between.
+sub hours_ahead {
+    my ($r) = @_;
+    my ($year, $month, @rest) = $r->{headers}{'x-amz-date'}
+        =~ /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/ or die 'no x-amz-date';
+    my $signed = timegm(reverse(@rest), $month - 1, $year);
+    return POSIX::floor(($signed - $r->{time}) / 3600 + 0.5);
 }
 
 sub forget {
@@ -108,19 +123,24 @@ sub _serve {
         kill 'KILL', keys %children;
         POSIX::_exit(0);
     };
+    # one that is just begun is known before the signal is heard
+    my $term = POSIX::SigSet->new(POSIX::SIGTERM());
     while (1) {
         while ((my $gone = waitpid -1, POSIX::WNOHANG()) > 0) {
             delete $children{$gone};
         }
         my $socket = $listener->accept or next;
         $connection++;
+        POSIX::sigprocmask(POSIX::SIG_BLOCK(), $term);
         my $pid = fork;
         if ($pid) {
             $children{$pid} = 1;
+            POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $term);
             close $socket;
             next;
         }
         $SIG{TERM} = 'DEFAULT';
+        POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $term);
         close $listener;
         eval { $s->_connection($socket, $connection) };
         print STDERR $@ if $@;
@@ -161,6 +181,7 @@ sub _list_request {
     my ($s, $r) = @_;
     return if $s->{listed} == $r->{number};
     $s->{listed} = $r->{number};
+    $r->{until} = time;
     append("$s->{dir}/requests",
         JSON::PP->new->utf8->canonical->encode($r) . "\n");
 }
@@ -271,7 +292,8 @@ sub _answer {
     my $digest = $md5->hexdigest;
     $s->_store($r, $a, $digest) if $r->{op} eq 'part';
 
-    _pause($a->{delay}) if $a->{delay};
+    sleep $a->{delay} if $a->{delay};
+    _pause($a->{hold}) if $a->{hold};
     # (a body whose rest is read after the answer is told of when it was read)
     $s->_list_request($r) if !$a->{drain};
     my $close = $a->{close} || '';
@@ -305,10 +327,11 @@ sub _answer {
     return $limit == $length || $a->{drain};
 }
 
+# so many seconds, or until a file is there
 sub _pause {
     my ($until) = @_;
     return sleep $until if $until !~ m{^/};
-    sleep 0.02 until -e $until;
+    wait_for { -e $until } 300, 0.02;
 }
 
 sub _write {

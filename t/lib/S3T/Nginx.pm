@@ -119,7 +119,7 @@ sub start {
     wait_for {
         $gone = defined wait_exit($s->{pid}, 0.001);
         $gone || -s "$dir/nginx.pid" && $s->workers >= $s->{workers};
-    } 20;
+    } 60;
     if ($gone || !$s->workers) {
         delete $s->{pid} if $gone;
         die "nginx did not start: " . (read_file("$dir/stderr") || '')
@@ -145,7 +145,7 @@ sub test_conf {
     my $said = "$dir/test-" . ++$s->{tests} . '.err';
     my $pid = spawn({ env => $s->test_environment, stderr => $said },
         binary(), '-t', '-p', $dir, '-e', "$dir/test.log", '-c', $path);
-    my $status = wait_exit($pid, 30);
+    my $status = wait_exit($pid, 120);
     return (defined $status ? $status >> 8 : -1, read_file($said));
 }
 
@@ -200,7 +200,7 @@ sub reload {
     return wait_for {
         (grep { !$old{$_} } $s->workers) >= $s->{workers}
             && !grep { $old{$_} } $s->workers;
-    } 20;
+    } 60;
 }
 
 # Asks it to leave and ends by force what stays of it, master and workers: that
@@ -223,7 +223,7 @@ sub _leave {
     } defined $status ? max(2, $end - time) : 0.001;
     if (!defined $status) {           # first, so that it starts no other
         kill 'KILL', $pid;
-        wait_exit($pid, 5);
+        wait_exit($pid, 60);
     }
     kill 'KILL', @stay;
     push @{$s->{hung}}, "$s->{dir}: killed after $signal: @stay" if @stay;
@@ -235,13 +235,13 @@ sub _leave {
 # Gracefully: true when all of it left by itself in time (seconds).
 sub quit {
     my ($s, $timeout) = @_;
-    return $s->_leave('QUIT', $timeout || 20);
+    return $s->_leave('QUIT', $timeout || 40);
 }
 
 # At once.
 sub stop {
     my ($s) = @_;
-    return $s->_leave('TERM', 10);
+    return $s->_leave('TERM', 60);
 }
 
 # what did not leave when it was asked to

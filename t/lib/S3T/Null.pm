@@ -109,7 +109,7 @@ sub running {
 # ended, or killed after so many seconds: its exit status
 sub _end {
     my ($s, $timeout) = @_;
-    $s->{exit} = S3T::Util::wait_exit($s->{pid}, $timeout || 180)
+    $s->{exit} = S3T::Util::wait_exit($s->{pid}, $timeout || 900)
         if !defined $s->{exit};
     if (!defined $s->{exit}) {
         S3T::Util::end_child($s->{pid}, 'KILL');

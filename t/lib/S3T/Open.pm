@@ -78,7 +78,7 @@ sub on_worker {
     for (1 .. 100) {
         my $c = $t->raw($n->port);
         $c->send("GET /status/ HTTP/1.1\r\nHost: a\r\n\r\n");
-        my $r = $c->response(10);
+        my $r = $c->response;
         return $c if $r->{headers}{'x-pid'} == $pid;
         $c->close;
     }
@@ -116,14 +116,14 @@ sub stored {
         !grep { my $r = status($n, $_->{id});
             ($r->{partsStored} || 0) < int $_->{sent} / PART
             || $r->{bytesTransferred} < $_->{sent} } @uploads;
-    } 15;
+    } 60;
 }
 
 # the rest: two tests
 sub finish {
     my ($s3, $u, $name) = @_;
     $u->{c}->send(substr body(), $u->{sent});
-    Test::More::is(($u->{c}->response(30) || {})->{status}, 201,
+    Test::More::is(($u->{c}->response(60) || {})->{status}, 201,
         "$name: stored");
     Test::More::is_deeply([$s3->sha256($u->{key})],
         [sha256_hex(body()), length body()], "$name: whole");

@@ -58,7 +58,7 @@ sub start {
         stderr => "$s->{base}.err" }, $s->_command);
     wait_for {
         IO::Socket::INET->new(PeerAddr => "127.0.0.1:$s->{port}");
-    } 20 or die "$s->{kind}: no answer: "
+    } 60 or die "$s->{kind}: no answer: "
         . (read_file("$s->{base}.err") || '');
 }
 

@@ -32,7 +32,7 @@ sub h2_frame {
 sub connect {
     my ($class, $port, %o) = @_;
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
-        PeerPort => $port, Proto => 'tcp', Timeout => 10)
+        PeerPort => $port, Proto => 'tcp', Timeout => 30)
         or die "connect $port: $@";
     setsockopt $socket, SOL_SOCKET, SO_SNDBUF, pack 'i', $o{sndbuf}
         if $o{sndbuf};
@@ -73,7 +73,7 @@ sub send {
 # Returns once the peer's kernel has all that was sent: a reset drops the rest.
 sub delivered {
     my ($s, $timeout) = @_;
-    my $end = time + ($timeout || 10);
+    my $end = time + ($timeout || 30);
     my $left = pack 'i', 1;
     while (unpack('i', $left) && time < $end) {
         ioctl $s->{socket}, TIOCOUTQ, $left or die "TIOCOUTQ: $!";
@@ -86,7 +86,7 @@ sub delivered {
 # over.
 sub read_until {
     my ($s, $pattern, $timeout) = @_;
-    my $end = time + ($timeout || 10);
+    my $end = time + ($timeout || 30);
     my $select = IO::Select->new($s->{socket});
     until ($s->{read} =~ $pattern) {
         my $pending = $s->{socket}->can('pending') && $s->{socket}->pending;

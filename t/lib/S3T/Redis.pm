@@ -19,7 +19,7 @@ sub cmd {
     my ($s, @args) = @_;
     if (!$s->{socket}) {
         $s->{socket} = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
-            PeerPort => $s->{port}, Timeout => 5) or die "redis: $@";
+            PeerPort => $s->{port}, Timeout => 30) or die "redis: $@";
         $s->cmd('AUTH', $s->{user} || (), $s->{password})
             if defined $s->{password};
     }
@@ -58,20 +58,23 @@ sub hgetall {
 
 # Everything that the server is told from now on: an object with lines(), which
 # returns those that hold a string, and stop(). Lines are as MONITOR has them,
-# commands of a script included: time [db client] "HSET" "key" …
+# commands of a script included: time [db client] "HSET" "key" … What the server
+# was told before lines() is in them.
 sub monitor {
     my ($s, $path) = @_;
     my $pid = spawn({ stdout => $path }, 'redis-cli', '-p', $s->{port},
         defined $s->{password} ? ('-a', $s->{password}, '--no-auth-warning')
         : (), 'monitor');
     wait_for { (read_file($path) || '') =~ /OK/ } or die "no MONITOR";
-    return bless { pid => $pid, path => $path }, 'S3T::Redis::Monitor';
+    return bless { pid => $pid, path => $path, marks => 0,
+        redis => S3T::Redis->new(map { $_ => $s->{$_} } qw/ port user password /)
+    }, 'S3T::Redis::Monitor';
 }
 
-# After SUBSCRIBE: the next message, undef when none comes within 5 s.
+# After SUBSCRIBE: the next message, undef when none comes within 30 s.
 sub message {
     my ($s) = @_;
-    setsockopt $s->{socket}, SOL_SOCKET, SO_RCVTIMEO, pack 'l!l!', 5, 0;
+    setsockopt $s->{socket}, SOL_SOCKET, SO_RCVTIMEO, pack 'l!l!', 30, 0;
     my $reply = eval { $s->_reply };
     return $reply && $reply->[2];
 }
@@ -111,9 +114,18 @@ sub stop {
 
 package S3T::Redis::Monitor;
 
+# redis-cli may be behind: a mark that it has to come to (unless the server is
+# gone)
 sub lines {
     my ($s, $string) = @_;
-    return grep { !defined $string || index($_, $string) >= 0 }
+    my $mark = "mark-$$-" . ++$s->{marks};
+    if ($s->{pid} && eval { $s->{redis}->cmd('ECHO', $mark) }) {
+        S3T::Util::wait_for {
+            index(S3T::Util::read_file($s->{path}), "\"$mark\"\n") >= 0
+        };
+    }
+    return grep { !/"mark-$$-\d+"$/
+        && (!defined $string || index($_, $string) >= 0) }
         split /\n/, S3T::Util::read_file($s->{path});
 }
 

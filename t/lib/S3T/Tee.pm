@@ -62,7 +62,7 @@ sub is_final {
     wait_for {
         ($r = record($n, $id))->{state}
             && $r->{state} !~ /^(?:active|completing)$/;
-    } 30;
+    } 60;
     Test::More::is($r->{state}, $state, "$name: the record is $state")
         or Test::More::diag(Test::More::explain($r));
     return $r;

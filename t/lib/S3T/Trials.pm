@@ -50,6 +50,9 @@ my $FAILED = qr/(?:malloc|calloc|posix_memalign|realloc)\(.*failed
     | socket\(\)\ failed | epoll_ctl\( | cannot\ be\ respawned
     | ^(?!.*ignoring\ stale).*malloc\ failure/x;
 
+# of a multipart upload that is left to itself
+my $ORPHAN = qr/CreateMultipartUpload failed|stays open/;
+
 # seed; null: the null S3 (--verify) where objects are looked for, whose
 # DynamoDB is the store; others: more of them, [ pattern of paths, null ]
 sub new {
@@ -59,7 +62,7 @@ sub new {
         more => $ENV{T_TORTURE} || 1, number => 0, reloads => 0, seen => 0,
         open => 0, orphans => 0, fired => 0, trials => 0, theirs => [],
         failing => '',
-        http => { map { $_ => HTTP::Tiny->new(timeout => 5, proxy => undef,
+        http => { map { $_ => HTTP::Tiny->new(timeout => 60, proxy => undef,
             http_proxy => undef) } qw/ nginx null / },
         %o,
     }, $class;
@@ -165,7 +168,7 @@ sub settled {
         ($memory) = $said =~ /"memoryUsed":(\d+)/;
         defined $active && defined $memory && !$active && !$memory
             && (() = $said =~ /"up":1/g) >= $stores;
-    } 10, 0.01;
+    } 60, 0.01;
     return !defined $memory ? "no status: $said"
         : $active || $memory ? "active $active, memory $memory" : ();
 }
@@ -220,7 +223,7 @@ sub transferred {
     wait_for {
         $stored = $s->stored($id)->{state};
         !defined $stored || $stored eq $state;
-    } 4, 0.01;
+    } 60, 0.01;
     push @bad, "$stored in Redis, state $state"
         if defined $stored && $stored ne $state;
 
@@ -229,14 +232,18 @@ sub transferred {
         if defined $item && $item ne $state && !wait_for {
             $item = $s->item($id);
             $item eq $state;
-        } 4, 0.05;
+        } 60, 0.05;
 
     # a multipart upload whose name never came
     my $stats;
-    wait_for { ($stats = $s->stats)->{open_uploads} <= $s->{open} } 5, 0.02;
+    my $from = time;
+    wait_for {
+        ($stats = $s->stats)->{open_uploads} <= $s->{open}
+            || time > $from + 5 && $s->lines =~ $ORPHAN;
+    } 30, 0.02;
     push @bad, 'refused by S3' if $stats->{bad};
     if ($stats->{open_uploads} > $s->{open}) {
-        if ($s->lines =~ /CreateMultipartUpload failed|stays open/) {
+        if ($s->lines =~ $ORPHAN) {
             $s->{orphans}++;
         } else {
             push @bad, 'an upload is open';
@@ -374,14 +381,14 @@ sub nothing_left {
     my $before = $s->{before};
     Test::More::is_deeply([$s->settled], [], 'no transfer, no memory');
     my $entries;
-    wait_for { !@{$entries = $s->open_entries} } 15, 0.1;
+    wait_for { !@{$entries = $s->open_entries} } 60, 0.1;
     Test::More::is_deeply($entries, [], 'no open upload in Redis');
     my $worker = $s->worker;
     Test::More::is($worker, $before->{worker}, 'the worker that there was');
     my $now;
     wait_for {
         ($now = descriptors($worker)) <= $before->{descriptors}
-    } 4, 0.1;
+    } 30, 0.1;
     Test::More::cmp_ok($now, '<=', $before->{descriptors}, 'descriptors');
     # (what a first TLS connection leaves for the next, and libraries' caches)
     Test::More::cmp_ok($s->{torture}->look->{live} - $before->{live}, '<',
@@ -393,9 +400,9 @@ sub nothing_left {
 sub revive {
     my ($s) = @_;
     return 0 if $s->lines !~ /cannot be respawned/;
-    wait_for { !$s->{n}->workers } 5;
+    wait_for { !$s->{n}->workers };
     kill 'HUP', $s->{n}->pid;
-    wait_for { $s->{n}->workers } 10, 0.005;
+    wait_for { $s->{n}->workers } 60, 0.005;
     return 1;
 }
 

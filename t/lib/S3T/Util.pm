@@ -96,12 +96,13 @@ sub append {
     close $fh;
 }
 
+# (A line of which only the beginning is there is not written yet.)
 sub read_json_lines {
     my ($path) = @_;
     require JSON::PP;
     my $text = read_file($path);
     return () if !defined $text;
-    return map { JSON::PP->new->utf8->decode($_) } split /\n/, $text;
+    return map { JSON::PP->new->utf8->decode($_) } $text =~ /^(.*)\n/mg;
 }
 
 # Held until the process ends; in 'try' mode returns false when another has it.
@@ -138,13 +139,16 @@ sub ipv6 {
     return 0;
 }
 
-# Polls until the code returns something true, and returns that.
+# Polls until the code returns something true, and returns that. The time (30 s)
+# is that of a slow machine: only a failure takes as long. The last look is after
+# it, however long this process had to stand still.
 sub wait_for(&;$$) {
     my ($code, $timeout, $interval) = @_;
-    my $end = time + ($timeout || 10);
+    my $end = time + ($timeout || 30);
     while (1) {
+        my $over = time > $end;
         my $value = $code->();
-        return $value if $value || time > $end;
+        return $value if $value || $over;
         sleep($interval || 0.03);
     }
 }
@@ -197,7 +201,7 @@ sub wait_exit {
             delete $children{$pid};
         }
         return $got;
-    } $timeout;
+    } $timeout, defined $timeout && $timeout < 0.03 ? $timeout : undef;
     return $status;
 }
 
@@ -214,9 +218,9 @@ sub wait_child {
 sub end_child {
     my ($pid, $signal, $timeout) = @_;
     kill $signal || 'TERM', $pid;
-    return 1 if defined wait_exit($pid, $timeout || 5);
+    return 1 if defined wait_exit($pid, $timeout || 20);
     kill 'KILL', $pid;
-    wait_exit($pid, 5);
+    wait_exit($pid, 60);
     return 0;
 }
 

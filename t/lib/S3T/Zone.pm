@@ -8,7 +8,10 @@ package S3T::Zone;
 #                                  finished one of $id but for its own id, of
 #                                  the same length; finished => ms ago (0)
 #
-# Nobody may be in the zone meanwhile. Both say whether it was done.
+#   date_ahead($pid, $id, $ms)     the count of this one that runs as a worker
+#                                  has read it whose clock is so far ahead
+#
+# Nobody may be in the zone meanwhile. All say whether it was done.
 
 use strict;
 use warnings;
@@ -17,15 +20,15 @@ no warnings 'portable';
 use Exporter 'import';
 use Time::HiRes qw/ time /;
 
-our @EXPORT_OK = qw/ fill_zone make_dirty /;
+our @EXPORT_OK = qw/ date_ahead fill_zone make_dirty /;
 
 # of a ngx_s3_zone_sh_t (ngx_s3_zone_slots.h): its beginning, and where its
 # members are
 use constant { MAGIC => 0x6e7a3373, LAYOUT => 5 };
 my %at = (dirty => 24, slots => 248, taken => 256, slot => 272, owner => 280);
 
-# of a ngx_s3_zone_slot_t
-my %in_slot = (finished_at => 40 + 8 + 40 + 8 + 8);
+# of a ngx_s3_zone_slot_t, which begins with the count
+my %in_slot = (finished_at => 104, seen_bytes => 112, seen_at => 120);
 
 sub _read {
     my ($mem, $at, $length) = @_;
@@ -64,11 +67,29 @@ sub make_dirty {
     return 1;
 }
 
+# how large a slot is, and the zone's members by name
+sub _members {
+    my ($mem, $sh) = @_;
+    return (unpack('Q', _read($mem, $sh + 8, 8)), map {
+        $_ => unpack 'Q', _read($mem, $sh + $at{$_}, 8) } keys %at);
+}
+
+sub date_ahead {
+    my ($pid, $id, $ms) = @_;
+    my ($mem, $sh) = _zone($pid);
+    my ($size, %sh) = _members($mem, $sh);
+    my ($at) = grep { index(_read($mem, $_, $size), "\0$id\0") >= 0 }
+        map { $sh{slot} + $_ * $size } 0 .. $sh{taken} - 1;
+    defined $at or die "zone: no $id\n";
+    _write($mem, $at + $in_slot{seen_bytes}, _read($mem, $at, 8));
+    _write($mem, $at + $in_slot{seen_at}, pack 'Q', time * 1000 + $ms);
+    return 1;
+}
+
 sub fill_zone {
     my ($pid, $id, $ids, %o) = @_;
     my ($mem, $sh) = _zone($pid);
-    my $size = unpack 'Q', _read($mem, $sh + 8, 8);
-    my %sh = map { $_ => unpack 'Q', _read($mem, $sh + $at{$_}, 8) } keys %at;
+    my ($size, %sh) = _members($mem, $sh);
 
     # the owners stand after the slots
     $sh{owner} == $sh{slot} + $sh{slots} * $size && $sh{taken}
