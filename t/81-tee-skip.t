@@ -419,8 +419,9 @@ subtest 'exists' => sub {
     $s3->put($id, 'the former');
     my $before = not_captured($n);
     # (it is held until S3 has said so)
-    my @same = map { curl_start($n->url("/$_/once$path?id=$id&hold=50000"
-        . '&until=exists-go')) } qw/ tee bare /;
+    my @same = map { curl_start($n->url("/$_/once$path?hold=50000"
+        . '&until=exists-go&id=' . ($_ eq 'tee' ? $id : "$id-bare")))
+    } qw/ tee bare /;
     wait_for { counted($before, not_captured($n)) eq 'exists' };
     write_file("$files/exists-go", '');
     @same = map { $_->wait } @same;
