@@ -30,7 +30,10 @@ http {
     s3_part_size 5m;
     s3_window 10m;
     lingering_timeout 500ms;
-    limit_req_zone $binary_remote_addr zone=requests:64k rate=1r/m;
+    # of an id in use
+    client_body_timeout 600s;
+    # one a minute, under each name
+    limit_req_zone $arg_of zone=requests:64k rate=1r/m;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
@@ -203,11 +206,12 @@ subtest 'HTTP/2' => sub {
 };
 
 subtest 'limit_req' => sub {
-    curl($n->url('/limit/'));
-    my $r = asks('PUT', '/limit/k');
+    curl($n->url('/limit/?of=all'));
+    my $r = asks('PUT', '/limit/k?of=all');
     is($r->{status}, 503, 'status');
     unlike($r->{headers}{'content-type'}, qr/json/, "nginx's own");
-    is(h2_put($n->port('h2'), '/limit/k', data(10))->{status}, 503, 'HTTP/2');
+    is(h2_put($n->port('h2'), '/limit/k?of=all', data(10))->{status}, 503,
+        'HTTP/2');
 };
 
 subtest 'what the answers say' => sub {
@@ -324,24 +328,29 @@ my $after = "GET /seen?after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 sub chunk { return sprintf "%x\r\n%s\r\n", length $_[0], $_[0] }
 
 # Sends the head, the body and the next request; the statuses that came back.
+my $requests = 0;
 sub statuses {
     my ($head, $body, %o) = @_;
+    # the first under a name that is new
+    if ($head =~ s/(?<=of=)NEW/++$requests/e) {
+        curl($n->url("/limit/?of=$requests"));
+    }
     my $raw = $t->raw(($o{of} || $n)->port($o{tls} ? 'tls' : undef),
         $o{tls} ? (tls => $t->ca) : ());
     my $all = "$head\r\n\r\n$body$after";
     if ($o{late}) {
         $raw->send("$head\r\n\r\n");
-        $raw->read_until(qr/\r\n\r\n/, 5);
+        $raw->read_until(qr/\r\n\r\n/);
         $raw->send(substr $all, 4 + length $head);
     } elsif ($o{split}) {
         my $at = $o{split} + 4 + length $head;
         $raw->send(substr $all, 0, $at);
-        $raw->read_until(qr/\r\n\r\n/, 5);
+        $raw->read_until(qr/\r\n\r\n/);
         $raw->send(substr $all, $at);
     } else {
         $raw->send($all);
     }
-    $raw->closed(10);
+    $raw->closed(60);
     push @S3T::Curl::RESPONSES, $raw->{read};
     return join ' ', $raw->{read} =~ m{^HTTP/1\.1 (\d+)}mg;
 }
@@ -361,7 +370,7 @@ my %refused = (
     'a named error_page' => [501, '/pages/k?uploads', ''],
     'auth_basic' => [401, '/basic/k', ''],
     'auth_request' => [403, '/request/403/k', ''],
-    'limit_req' => [503, '/limit/k', ''],
+    'limit_req' => [503, '/limit/k?of=NEW', ''],
     'an id in use' => [409, "/id/k?id=$in_use", ''],
     'S3 refuses' => [502, '/forbidden/k', ''],
     'S3 refuses, error_page' => [502, '/pages/forbidden/k', ''],
@@ -374,7 +383,6 @@ subtest 'no request is smuggled' => sub {
     $first->send("PUT /id/first?id=$in_use HTTP/1.1\r\nHost: a\r\n"
         . "Content-Length: 10\r\n\r\n12345");
     wait_for { asks('PUT', "/id/second?id=$in_use")->{status} == 409 };
-    curl($n->url('/limit/'));
 
     for my $name (sort keys %refused) {
         my ($status, $path, $headers, $method) = @{$refused{$name}};
@@ -446,7 +454,7 @@ subtest 'no request is smuggled' => sub {
 
 # who waited in vain for memory, its body unread
 subtest 'nor after s3_queue_timeout' => sub {
-    my $deaf = $t->fake(on => { part => { delay => 8 } });
+    my $deaf = $t->fake(on => { part => { delay => 60 } });
     $t->token(DEAF => $deaf->url);
     my $of = $t->nginx(<<'EOC');
 %%MAIN%%

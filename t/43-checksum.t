@@ -69,7 +69,11 @@ sub way {
     spawn({}, sub {
         $SIG{CHLD} = 'IGNORE';
         while (my $client = $listener->accept) {
-            next if fork;
+            # (a copy that is open here would hide that the way is closed)
+            if (fork) {
+                close $client;
+                next;
+            }
             my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
                 PeerPort => $port) or POSIX::_exit(1);
             pump($client, $server, $count, $times);

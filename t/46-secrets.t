@@ -190,6 +190,12 @@ subtest 'doors' => sub {
     $raw->delivered;
     $raw->close;
     is(curl($n->url('/a/'), body => 'x')->{status}, 400, 'refused');
+    # (the worker that leaves then may be slower than the next one)
+    ok((wait_for {
+        (($redis->hgetall($t->prefix . $wrong[0]) || {})->{state} || '')
+            eq 'failed'
+        && (($t->dynamodb->get_item($wrong[0]) || {})->{state} || '')
+            eq 'failed' } 60), 'a failed one is stored');
     ok($n->reload, 'reload');
     $id++;
     is(curl($n->url("/rgw/reloaded?id=$id"), body => 'x')->{status}, 201,

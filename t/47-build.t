@@ -58,7 +58,7 @@ sub configure {
         'cd "$1" && shift && exec ./configure "$@"', 'sh', $src,
         '--with-compat', '--without-http_rewrite_module',
         '--without-http_gzip_module', "--add-dynamic-module=$TOP");
-    return sub { (wait_exit($pid, 120), read_file("$src.out")) };
+    return sub { (wait_exit($pid, 600), read_file("$src.out")) };
 }
 
 subtest 'missing libraries' => sub {

@@ -10,7 +10,7 @@ use lib 't/lib';
 use JSON::PP ();
 use List::Util qw/ max min uniq /;
 use Test::More;
-use Time::HiRes qw/ sleep time /;
+use Time::HiRes qw/ sleep /;
 use S3T;
 use S3T::Null;
 
@@ -25,6 +25,8 @@ http {
     %%HTTP%%
     # chunks of no more than client_body_buffer_size
     s3_zero_copy off;
+    # one is silent until the end of this file
+    client_body_timeout 600s;
     s3_endpoint %%NULL%%;
     s3_bucket records;
     s3_credentials static testaccess testsecret;
@@ -72,6 +74,33 @@ sub finish {
     my ($c, $size) = @_;
     $c->send('x' x ($size / 2));
     return $c->response->{status};
+}
+
+# An upload at a pace that Redis keeps up with: each percent opens the gate, and
+# the next comes when that was told to the subscriber. Messages, and the answer.
+sub paced {
+    my ($n, $sub, $uri, $step) = @_;
+    my $c = $t->raw($n->port);
+    $c->send("PUT $uri HTTP/1.1\r\nHost: t\r\nContent-Length: "
+        . 100 * $step . "\r\n\r\n");
+    my @news = $sub->message;
+    for (1 .. 99) {
+        $c->send('x' x $step);
+        push @news, $sub->message;
+    }
+    $c->send('x' x $step);
+    my $r = $c->response(60);
+    push @news, $sub->message
+        until !defined $news[-1] || $news[-1] =~ /"completed"/;
+    $r->{json} = JSON::PP->new->utf8->decode($r->{body});
+    return ($r, grep { defined } @news);
+}
+
+sub subscribed {
+    my ($port, $channel) = @_;
+    my $sub = S3T::Redis->new(port => $port);
+    $sub->cmd('SUBSCRIBE', $channel);
+    return $sub;
 }
 
 # the record of an id, once it is in that state
@@ -133,14 +162,14 @@ my $n = instance('redis://%%REDIS%% prefix=%%PREFIX%% channel=%%PREFIX%%news');
 my $of = sub { $t->prefix . $_[0] };
 my $DAY = 24 * 3600 * 1000;
 
-# Ten seconds of life: one that is silent, and one that is over, until the end
+# Twenty seconds of life: one that is silent, and one that is over, until the end
 # of this file.
-my $short = instance('redis://%%REDIS%% prefix=%%PREFIX%% ttl=10s');
+my $short = instance('redis://%%REDIS%% prefix=%%PREFIX%% ttl=20s');
 my $over = new_id();
-my $over_at = time;
 my $finished = curl($short->url("/upload/over?id=$over"), body => 'x');
 my $silent = new_id();
 my $client = half($short, $silent, 200_000);
+my $begun = status($short, $silent)->{sequence};
 
 subtest 'the record' => sub {
     new_id();
@@ -195,18 +224,12 @@ subtest 'keys of any bytes' => sub {
 };
 
 subtest 'channel' => sub {
-    my $sub = S3T::Redis->new(port => $t->server('REDIS_PORT'));
-    $sub->cmd('SUBSCRIBE', $t->prefix . 'news');
+    my $sub = subscribed($t->server('REDIS_PORT'), $t->prefix . 'news');
     my $before = redis_totals($n);
     new_id();
-    my $r = curl($n->url("/crc/c?id=$id&owner=secret-owner"),
-        file => data(20 * MB), rate => '20M');
+    my ($r, @news) = paced($n, $sub, "/crc/c?id=$id&owner=secret-owner",
+        200_000);
     is($r->{status}, 201, 'stored');
-    my @news;
-    do {
-        my $text = $sub->message;
-        push @news, $text if defined $text;
-    } until (@news == 0 || $news[-1] =~ /"completed"|^$/);
     my @json = map { JSON::PP->new->utf8->decode($_) } @news;
     is_deeply($json[-1], $r->{json}, 'the last message is the answer');
     is_deeply([uniq map { $_->{transferId} } @json], [$id], 'all of one id');
@@ -222,7 +245,8 @@ subtest 'channel' => sub {
     my $after = fits($n, 'totals');
     is(scalar @json, $after->{writes} - $before->{writes},
         'as many as were written');
-    cmp_ok(scalar @json, '>', 30, 'many');
+    is_deeply([map { $_->{bytesTransferred} } @json[0 .. 99]],
+        [map { $_ * 200_000 } 0 .. 99], 'each percent');
     is(scalar(grep { /owner/ } @news), 0, 'the owner is not told');
 };
 
@@ -310,10 +334,8 @@ subtest 'one script on one key' => sub {
     my $m = $own->monitor($t->dir . '/monitor');
     my $i = instance("redis://127.0.0.1:$own->{port} channel=news ttl=1h");
     new_id();
-    my $seconds = time;
-    my $r = curl($i->url("/upload/big?id=$id"), file => data(100 * MB),
-        rate => '60M');
-    $seconds = time - $seconds;
+    my ($r) = paced($i, subscribed($own->{port}, 'news'),
+        "/upload/big?id=$id", MB);
     is($r->{status}, 201, '100 MiB');
     my $key = "transfer:$id";
     my $hash = stored($own, $key);
@@ -336,7 +358,7 @@ subtest 'one script on one key' => sub {
     my @all = grep { /"/ } $m->lines;
     my @scripts = grep { /"EVAL(SHA)?"/ } @all;
     cmp_ok(scalar @scripts, '<=', 104, 'at most one a percent');
-    cmp_ok(scalar @scripts, '>', 30, 'nor much less');
+    cmp_ok(scalar @scripts, '>', 100, 'nor less');
     my @eval = grep { /"EVAL"/ } @scripts;
     is(scalar @eval, 1, 'the script is sent once');
     is(scalar @scripts, $totals->{writes} + 1, 'else its hash');
@@ -450,7 +472,9 @@ subtest 'permissions' => sub {
     my $r2 = curl($i->url("/upload/mute?id=$id"), body => 'x');
     is($r2->{status}, 201, 'a channel without the right to publish');
     ok(stored($reader, "transfer:$id"), 'the record is there');
-    like($i->log, qr/redis store is down: a write was refused .*(?:NOPERM|can't)/,
+    # (it is there before Redis has answered)
+    ok((wait_for { $i->log =~
+        /redis store is down: a write was refused .*(?:NOPERM|can't)/ }),
         'the log tells');
     $i->quit;
 
@@ -501,7 +525,7 @@ subtest 'refused' => sub {
     for my $name (sort keys %how) {
         my $i = $of{$name};
         my @lines;
-        wait_for { @lines = grep { /redis/ } split /\n/, $i->log } 8;
+        wait_for { @lines = grep { /redis/ } split /\n/, $i->log } 30;
         is(scalar @lines, 1, "$name: one line") or diag join "\n", @lines;
         like($lines[0] || '', qr/\[warn\] .*redis store is down: .*host: /,
             'as a warning');
@@ -589,7 +613,7 @@ subtest 'down at start' => sub {
 
     $dies->start;
     for my $k (0 .. 2) {
-        my $hash = stored($dies, "transfer:$ids[$k]", undef, 15);
+        my $hash = stored($dies, "transfer:$ids[$k]", undef, 60);
         is_deeply($hash && public($hash), known(status($o, $ids[$k])),
             'the terminal record arrives');
     }
@@ -613,7 +637,7 @@ subtest 'dying in the middle' => sub {
     is($long->wait->{status}, 201, 'one from before to after');
     is(redis_totals($o)->{up}, 0, 'not up');
     $dies->start;
-    ok(stored($dies, 'transfer:of-a-long-upload', undef, 15),
+    ok(stored($dies, 'transfer:of-a-long-upload', undef, 60),
         'its terminal record arrives');
     is(finish($c, 400_000), 201, 'an upload that outlives the outage');
     my $hash = stored($dies, "transfer:$id");
@@ -628,12 +652,12 @@ subtest 'deaf' => sub {
     fits($o, 'nothing in flight');
     my $before = redis_totals($o);
     $dies->signal('STOP');
+    # (all of it long before 5 s are over)
     my $r = curl($o->url('/upload/slow?id=while-it-is-deaf'),
-        file => data(20 * MB), rate => '10M');
+        file => data(20 * MB));
     my $after = redis_totals($o);
     $dies->signal('CONT');
     is($r->{status}, 201, 'the upload is stored');
-    cmp_ok($r->{seconds}, '<', 15, 'in its time');
     is($after->{writes} - $before->{writes}, 1, 'one write is in flight');
     cmp_ok($after->{replaced} - $before->{replaced}, '>', 90,
         'what waits is replaced');
@@ -651,10 +675,10 @@ subtest 'deaf' => sub {
     $r = curl($o->url('/upload/slow?id=while-it-is-deafer'), body => 'x');
     is($r->{status}, 201, 'stored');
     cmp_ok($r->{seconds}, '<', 4.5, 'before it is an outage');
-    ok((wait_for { down($o) == 3 } 8), 'after 5 s it is an outage');
+    ok((wait_for { down($o) == 3 } 30), 'after 5 s it is an outage');
     is(finish($c, 400_000), 201, 'uploads go on');
     $dies->signal('CONT');
-    $hash = stored($dies, 'transfer:while-it-is-deafer', undef, 15);
+    $hash = stored($dies, 'transfer:while-it-is-deafer', undef, 60);
     is_deeply($hash && public($hash), known($r->{json}), 'its record arrives');
     ok(stored($dies, "transfer:$id"), 'the other one');
     is(fits($o, 'afterwards')->{up}, 1, 'up');
@@ -675,7 +699,7 @@ subtest 'refusing to write' => sub {
     wait_for { redis_totals($o)->{errors} > 4 } 3;
     is(redis_totals($o)->{up}, 0, 'not up');
     $dies->cmd('CONFIG', 'SET', 'min-replicas-to-write', 0);
-    ok(stored($dies, "transfer:$id", undef, 15), 'the terminal record arrives');
+    ok(stored($dies, "transfer:$id", undef, 60), 'the terminal record arrives');
     my $hash = stored($dies, 'transfer:while-it-refuses-it');
     is_deeply($hash && public($hash), known($r->{json}), 'the other one, too');
     is(fits($o, 'afterwards')->{up}, 1, 'up');
@@ -694,16 +718,14 @@ subtest 'closed for being idle' => sub {
 };
 
 subtest 'life' => sub {
-    my $rest = $over_at + 11.5 - time;
-    sleep $rest if $rest > 0;
     is($finished->{status}, 201, 'one is over');
-    is($redis->hgetall($of->($over)), undef, 'its record has gone');
-    is(curl($short->url("/transfers/$over"))->{status}, 404, 'here, too');
+    ok((wait_for { !$redis->hgetall($of->($over)) } 60), 'its record has gone');
+    ok((wait_for { curl($short->url("/transfers/$over"))->{status} == 404 }),
+        'here, too');
     my $hash = $redis->hgetall($of->($silent)) || {};
     is($hash->{state}, 'active', 'that of a silent one is there');
-    cmp_ok($hash->{sequence}, '>', 3, 'it was renewed');
+    cmp_ok($hash->{sequence}, '>', $begun, 'it was renewed');
     is($hash->{bytesTransferred}, 100_000, 'with the same bytes');
-    cmp_ok($redis->cmd('PTTL', $of->($silent)), '>', 1000, 'in time');
     is(status($short, $silent)->{state}, 'active', 'here, too');
     is(finish($client, 200_000), 201, 'it ends well');
     ok(stored($redis, $of->($silent)), 'as Redis knows');

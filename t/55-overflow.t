@@ -27,6 +27,8 @@ http {
     %%HTTP%%
     access_log off;
     keepalive_requests 100000;
+    # one is under way all the time
+    client_body_timeout 600s;
     s3_endpoint %%NULL%%;
     s3_bucket bucket;
     s3_credentials static testaccess testsecret;
@@ -48,7 +50,7 @@ sub upload {
     my ($c, $id) = @_;
     $c->send("PUT /upload/$id?id=$id HTTP/1.1\r\nHost: a\r\n"
         . "Content-Length: 1\r\n\r\nx");
-    return ($c->response(20) || { status => 0 })->{status};
+    return ($c->response(60) || { status => 0 })->{status};
 }
 
 # one that is under way all the time
@@ -73,7 +75,7 @@ my @clients = map { my $of = $_; spawn({ stderr => $bad }, sub {
         print STDERR "$i: $status\n" if $status != 201;
     }
 }) } 0 .. CLIENTS - 1;
-is(wait_exit($_, 60), 0, 'a client came to its end') for @clients;
+is(wait_exit($_, 600), 0, 'a client came to its end') for @clients;
 is(read_file($bad) || '', '', MOST . ' more uploads');
 
 my $totals = totals();
@@ -87,7 +89,7 @@ like($lines[0], qr/\[warn\].*redis store: 10000 records are waiting/,
     'which says how many');
 
 $redis->start;
-ok((wait_for { totals()->{redis}{writes} >= MOST } 30), 'Redis is back');
+ok((wait_for { totals()->{redis}{writes} >= MOST } 120), 'Redis is back');
 $long->send('y');
 is($long->response->{status}, 201, 'the one under way ends');
 my $r;
@@ -95,7 +97,7 @@ ok((wait_for {
     $r = totals()->{redis};
     $r->{records} == $r->{writes} - $r->{errors} + $r->{replaced}
         + $r->{dropped};
-} 20), 'records, writes, replaced and dropped fit') or diag explain $r;
+} 60), 'records, writes, replaced and dropped fit') or diag explain $r;
 is(($redis->hgetall("transfer:$live") || {})->{state}, 'completed',
     'its last word is there');
 is($redis->cmd('DBSIZE'), MOST + 1, 'and all that waited');

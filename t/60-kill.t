@@ -11,6 +11,7 @@ use warnings;
 use lib 't/lib';
 use Digest::SHA qw/ sha256_hex /;
 use IO::Select;
+use IO::Socket::SSL ();
 use JSON::PP ();
 use List::Util qw/ min sum0 /;
 use Test::More;
@@ -22,27 +23,39 @@ use constant { COUNT => 300, CLIENTS => 6, FRAME => 16384 };
 my $t = S3T->new;
 my $s3 = $t->s3;
 
+# one for those that go on, however slow the machine is, and one that soon loses
+# patience
+$t->token(LOCATIONS => <<'EOC');
+        location /5m/ { s3_part_size 5m; s3_part_concurrency 1; s3_upload; }
+        location /6m/ { s3_part_size 6m; s3_part_concurrency 2; s3_upload; }
+        location /8m/ { s3_part_size 8m; s3_upload; }
+        location /status/ { access_log off; s3_status; }
+EOC
 my $n = $t->nginx(<<'EOC', workers => 2);
 %%MAIN%%
 http {
     %%HTTP%%
     log_format state "$request_uri $status $s3_transfer_state";
-    client_header_timeout 1s;
-    client_body_timeout 1s;
     %%S3%%
     s3_transfer_id $arg_id;
+    ssl_certificate %%CERTS%%/server.pem;
+    ssl_certificate_key %%CERTS%%/server.key;
+    access_log %%DIR%%/state.log state;
     server {
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
         listen 127.0.0.1:%%PORT_tls%% ssl;
         listen 127.0.0.1:%%PORT_tlsh2%% ssl http2;
-        ssl_certificate %%CERTS%%/server.pem;
-        ssl_certificate_key %%CERTS%%/server.key;
-        access_log %%DIR%%/state.log state;
-        location /5m/ { s3_part_size 5m; s3_part_concurrency 1; s3_upload; }
-        location /6m/ { s3_part_size 6m; s3_part_concurrency 2; s3_upload; }
-        location /8m/ { s3_part_size 8m; s3_upload; }
-        location /status/ { access_log off; s3_status; }
+        %%LOCATIONS%%
+    }
+    server {
+        listen 127.0.0.1:%%PORT_brief%%;
+        listen 127.0.0.1:%%PORT_briefh2%% http2;
+        listen 127.0.0.1:%%PORT_tlsbrief%% ssl;
+        listen 127.0.0.1:%%PORT_tlsbriefh2%% ssl http2;
+        client_header_timeout 3s;
+        client_body_timeout 3s;
+        %%LOCATIONS%%
     }
 }
 EOC
@@ -143,10 +156,11 @@ sub h2_read {
 # All up to the position, as the windows allow; true when it is sent.
 sub h2_send {
     my ($raw, $wire, $cut) = @_;
-    my $state = { in => '', stream => 65535, connection => 65535 };
+    my $state = $raw->{h2} = { in => '', stream => 65535,
+        connection => 65535 };
     $raw->send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . h2_frame(4, 0, '', 0));
     until ($state->{known}) {
-        h2_read($raw, $state, 10) or return 0;
+        h2_read($raw, $state, 60) or return 0;
     }
     my $from = 0;
     for my $piece (@{$wire->{pieces}}) {
@@ -154,7 +168,7 @@ sub h2_send {
         last if $to <= $from;
         my $window = $from ? $to - $from - 9 : 0;
         while ($state->{stream} < $window || $state->{connection} < $window) {
-            h2_read($raw, $state, 20) or return 0;
+            h2_read($raw, $state, 60) or return 0;
         }
         $state->{$_} -= $window for qw/ stream connection /;
         while (IO::Select->new($raw->{socket})->can_read(0)) {
@@ -167,12 +181,14 @@ sub h2_send {
     return 1;
 }
 
-# One after the other; those that fall silent stay open meanwhile.
+# One after the other, first those that fall silent, which stay open meanwhile.
 sub client {
     my ($result, @cases) = @_;
     my @silent;
     my %bodies = map { $_->{size} => read_file($_->{path}) } @bodies;
-    for my $c (@cases) {
+    for my $c ((grep { $_->{how} eq 'silence' } @cases),
+        grep { $_->{how} ne 'silence' } @cases)
+    {
         my $h2 = $c->{framing} =~ /^h2/;
         my $wire = wire($c, $bodies{$c->{size}});
         my $length = length $wire->{text};
@@ -185,12 +201,13 @@ sub client {
             $cut ||= $wire->{head};
         }
         my $raw = $t->raw($n->port(($c->{tls} ? 'tls' : '')
+            . ($c->{how} eq 'silence' && $cut < $length ? 'brief' : '')
             . ($h2 ? 'h2' : '') || undef), $c->{tls}
             ? (tls => $t->ca, $h2 ? (alpn => 'h2') : ()) : ());
         my $sent = $h2 ? h2_send($raw, $wire, $cut)
             : $raw->send(substr $wire->{text}, 0, $cut);
         $raw->send(h2_frame(3, 0, pack 'N', 8)) if $c->{how} eq 'cancel';
-        $sent &&= $raw->delivered(20) if !$c->{loose};
+        $sent &&= $raw->delivered(60) if !$c->{loose};
         my %r = (key => $c->{key}, sent => $sent, cut => $cut,
             length => $length, body => carried($wire, $cut),
             request => $cut >= $wire->{head}, whole => $cut == $length);
@@ -198,9 +215,10 @@ sub client {
         if ($c->{how} ne 'silence') {
             $c->{how} eq 'reset' ? $raw->reset : $raw->close;
         } elsif ($h2) {
+            $raw->{h2}{request} = $r{request};
             push @silent, [$raw];
         } elsif ($r{whole}) {
-            $r{status} = ($raw->response(30) || {})->{status};
+            $r{status} = ($raw->response(60) || {})->{status};
         } elsif ($cut) {
             push @silent, [$raw, \%r];
         }
@@ -209,12 +227,16 @@ sub client {
     }
     for (@silent) {
         my ($raw, $r) = @$_;
-        next if !$r;
-        $r->{closed} = $raw->closed(10);
+        if (!$r) {
+            # of HTTP/2: ended by the answer, not the connection
+            until ($raw->{h2}{over} || !$raw->{h2}{request}) {
+                h2_read($raw, $raw->{h2}, 60) or last;
+            }
+            next;
+        }
+        $r->{closed} = $raw->closed(60);
         append($result, JSON::PP->new->encode($r) . "\n");
     }
-    # those of HTTP/2 are ended by the answer, not the connection
-    sleep 2 if grep { !$_->[1] } @silent;
 }
 
 
@@ -279,7 +301,7 @@ my @running = map {
         client($results, @cases[grep { $_ % CLIENTS == $first } 0 .. $#cases]);
     });
 } 0 .. CLIENTS - 1;
-wait_exit($_, 150) for @running;
+wait_exit($_, 600) for @running;
 
 my @results = read_json_lines($results);
 
@@ -299,7 +321,7 @@ my $told = wait_for {
     !$totals->{active} && $totals->{started} == keys %state
         && !grep { $_->{request} && !$state{$_->{key}}
             && !$cases{$_->{key}}{loose} } @results;
-} 20, 0.2;
+} 60, 0.2;
 my @requests = grep { $_->{request}
     && ($state{$_->{key}} || !$cases{$_->{key}}{loose}) } @results;
 
@@ -406,7 +428,7 @@ subtest 'totals' => sub {
 };
 
 subtest 'what S3 holds' => sub {
-    ok(wait_for(sub { !$s3->uploads }, 10, 0.2), 'no multipart upload');
+    ok(wait_for(sub { !$s3->uploads }, 60, 0.2), 'no multipart upload');
     my %sum = map { $_->{size} => $_->{sha256} } @bodies;
     my %expected;
     for my $c (@cases) {

@@ -11,16 +11,18 @@ use lib 't/lib';
 use Digest::SHA qw/ sha256_hex /;
 use Test::More;
 use Time::HiRes qw/ sleep time /;
+use Time::Local qw/ timegm /;
 use S3T;
+use S3T::Curl qw/ h2_start h2_wait /;
 use S3T::Util qw/ wait_exit /;
 
 use constant { LARGE => 7 * MB, SMALL => 100_000 };
 
 my $t = S3T->new;
 my $s3 = $t->s3;
-my $fake = $t->fake(on => { complete => { delay => 20 },
-    put => { delay => 20 } });
-my $deaf = $t->fake(on => { part => { delay => 60 }, put => { delay => 60 },
+my $fake = $t->fake(on => { complete => { delay => 300 },
+    put => { delay => 300 } });
+my $deaf = $t->fake(on => { part => { delay => 300 }, put => { delay => 300 },
     abort => { status => 500 } });
 $t->token(FAKE => $fake->url, DEAF => $deaf->url, SHUTDOWN => '', ZONE => '1m',
     STORES => '');
@@ -39,6 +41,7 @@ http {
     s3_part_size 5m;
     s3_window 10m;
     s3_transfer_id $arg_id;
+    client_body_timeout 600s;
     %%STORES%%
     add_header X-Pid $pid always;
     log_format state "$arg_id $status $s3_transfer_state";
@@ -96,17 +99,48 @@ sub half {
         half => $half };
 }
 
+# One of HTTP/2 of which half has come, and that goes on when the file is there:
+# { id, size, half, h2 }. o: tls, chunked
+sub half_h2 {
+    my ($n, $path, $id, $until, %o) = @_;
+    my $half = 2 * MB;
+    return { id => $id, size => LARGE, half => $half, h2 => h2_start(
+        $n->port($o{tls} ? 'tls' : 'h2'), "$path$id?id=$id", data(LARGE),
+        hold => $half, until => $until, timeout => 120,
+        tls => $o{tls} ? $t->ca : undef,
+        length => $o{chunked} ? undef : LARGE) };
+}
+
 sub under_way {
     my ($n, @halves) = @_;
     return wait_for {
         !grep { (status($n, $_->{id})->{bytesTransferred} || 0)
             != $_->{half} } @halves;
-    } 15;
+    } 60;
+}
+
+# these counts, which a worker that has just answered may be about to change
+sub totals_are {
+    my ($n, $want, $name) = @_;
+    my $is;
+    wait_for {
+        my $totals = totals($n);
+        $is = { map { $_ => $totals->{$_} } keys %$want };
+        !grep { $is->{$_} != $want->{$_} } keys %$want;
+    };
+    is_deeply($is, $want, $name);
 }
 
 sub is_stored {
     my ($key, $size, $name) = @_;
     is_deeply([$s3->sha256($key)], [sha256_hex($bytes{$size}), $size], $name);
+}
+
+# seconds since the epoch of a record's time
+sub epoch {
+    my ($text) = @_;
+    my @n = $text =~ /^(\d+)-(\d+)-(\d+)T(\d+):(\d+):([\d.]+)/;
+    return timegm(0, $n[4], $n[3], $n[2], $n[1] - 1, $n[0]) + $n[5];
 }
 
 sub gone {
@@ -123,13 +157,10 @@ subtest 'reload with 50 uploads' => sub {
     my @up = map { half($n, '/upload/', sprintf('reload-0123456-%02d', $_),
         $_ % 2 ? SMALL : LARGE, $how[$_ / 2 % 4]) } 1 .. 40;
     ok(under_way($n, @up), 'forty are under way');
-    my @curl = map { my $id = sprintf 'reload-0123456-%02d', $_;
-        { id => $id, size => LARGE, curl => curl_start(
-            $n->url("/upload/$id?id=$id", $_ % 2 ? 'h2' : 'tls'), h2 => 1,
-            file => data(LARGE), rate => '700k', ca => $t->ca,
-            chunked => $_ % 3) } } 41 .. 50;
-    ok((wait_for { !grep { !status($n, $_->{id})->{bytesTransferred} } @curl }),
-        'ten of HTTP/2 as well');
+    my $go = $t->dir . '/reload-go';
+    my @h2 = map { half_h2($n, '/upload/', sprintf('reload-0123456-%02d', $_),
+        $go, tls => $_ % 2 == 0, chunked => $_ % 3) } 41 .. 50;
+    ok(under_way($n, @h2), 'ten of HTTP/2 as well');
 
     ok($n->reload, 'reloaded');
     my %new = map { $_ => 1 } $n->workers;
@@ -137,34 +168,33 @@ subtest 'reload with 50 uploads' => sub {
     my $r = curl($n->url('/status/?state=active&limit=100'));
     ok($new{$r->{headers}{'x-pid'}}, 'a new worker says');
     my %seen = map { $_->{transferId} => $_ } @{$r->{json}{transfers}};
-    is_deeply([sort keys %seen], [map { $_->{id} } @up, @curl],
+    is_deeply([sort keys %seen], [map { $_->{id} } @up, @h2],
         'that all are active');
-    is(scalar(grep { $seen{$_->{id}}{bytesTransferred} == $_->{half} } @up),
-        40, 'with what they have');
+    is(scalar(grep { $seen{$_->{id}}{bytesTransferred} == $_->{half} } @up,
+        @h2), 50, 'with what they have');
     is(totals($n)->{active}, 50, 'totals');
-    is(scalar(grep { !$_->{curl}->running } @curl), 0, 'all go on');
 
     ok($n->reload, 'reloaded once more');
+    write_file($go, '');
     $_->{c}->send($_->{rest}) for @up;
     my %old = map { $_ => 1 } @old;
-    my @answers = ((map { $_->{c}->response(30) || {} } @up),
-        map { $_->{curl}->wait } @curl);
+    my @answers = ((map { $_->{c}->response(60) || {} } @up),
+        map { h2_wait($_->{h2}) } @h2);
     is(scalar(grep { ($_->{status} || 0) == 201 } @answers), 50, 'all end 201');
     is(scalar(grep { $old{$_->{headers}{'x-pid'} || 0} } @answers), 50,
         'on the old workers');
     my %sum = map { $_ => sha256_hex($bytes{$_}) } keys %bytes;
     is(scalar(grep { my ($sum, $size) = $s3->sha256("upload/$_->{id}");
-        ($sum || '') eq $sum{$_->{size}} && $size == $_->{size} } @up, @curl),
+        ($sum || '') eq $sum{$_->{size}} && $size == $_->{size} } @up, @h2),
         50, 'byte for byte');
     my $list = status($n, '?limit=100')->{transfers};
     is(scalar(grep { $_->{state} eq 'completed'
         && $_->{bytesStored} == $_->{totalBytes} } @$list), 50,
         'as new workers say');
-    my $totals = totals($n);
-    is_deeply([@$totals{qw/ started completed failed aborted active
-        memoryUsed /}], [50, 50, 0, 0, 0, 0], 'totals add up');
+    totals_are($n, { started => 50, completed => 50, failed => 0,
+        aborted => 0, active => 0, memoryUsed => 0 }, 'totals add up');
     $_->{c}->close for @up;
-    ok((wait_for { !grep { !gone($_) } @old } 15), 'the old workers leave');
+    ok((wait_for { !grep { !gone($_) } @old } 60), 'the old workers leave');
     ok($n->quit, 'and the new ones can');
 };
 
@@ -182,25 +212,23 @@ subtest 'worker_shutdown_timeout' => sub {
         @$_[1, 2]); $u->{c}->send($u->{rest}); $u } ['put', SMALL, 'length'],
         ['complete', LARGE, 'chunked'];
     ok(under_way($n, @up), 'eight are under way');
-    my @curl = map { { id => "shutdown-0123456-h2-$_", curl => curl_start(
-        $n->url("/upload/shutdown-h2-$_?id=shutdown-0123456-h2-$_",
-            $_ % 2 ? 'h2' : 'tls'), h2 => 1, file => data(LARGE),
-        rate => '700k', ca => $t->ca, chunked => $_ > 2) } } 1 .. 4;
-    ok((wait_for { !grep { !status($n, $_->{id})->{bytesTransferred} } @curl }),
-        'four of HTTP/2');
+    my $go = $t->dir . '/shutdown-go';
+    my @h2 = map { half_h2($n, '/upload/', "shutdown-0123456-h2-$_", $go,
+        tls => $_ % 2 == 0, chunked => $_ > 2) } 1 .. 4;
+    ok(under_way($n, @h2), 'four of HTTP/2');
     ok((wait_for { $fake->begun('put') && $fake->begun('complete') }),
         'two are whole');
     ok((wait_for { $s3->uploads >= 4 }), 'multipart uploads are open');
 
+    my $reload = time;
     ok($n->reload, 'reloaded');
     my %new = map { $_ => 1 } $n->workers;
-    sleep 0.3;
-    is(state_of($n, $_->{id}), 'active', "$_->{id} goes on") for $up[0];
-    for my $u (@up, @curl) {
+    for my $u (@up, @h2) {
         my $r;
         ok((wait_for { $r = status($n, $u->{id});
-            ($r->{state} || '') !~ /active|completing/ } 5),
+            ($r->{state} || '') !~ /active|completing/ } 60),
             "$u->{id} is ended");
+        cmp_ok(epoch($r->{updatedAt}) - $reload, '>', 0.9, 'after a second');
         is("$r->{state}: $r->{error}", 'aborted: worker is shutting down',
             'and told why');
         is($r->{etag}, undef, 'no object');
@@ -209,23 +237,23 @@ subtest 'worker_shutdown_timeout' => sub {
     for my $u (@slow) {
         my $r;
         ok((wait_for { $r = status($n, $u->{id});
-            ($r->{state} || '') !~ /active|completing/ } 10),
+            ($r->{state} || '') !~ /active|completing/ } 60),
             "$u->{id} is ended");
         like("$r->{state}: $r->{error}", qr/^failed: .*worker is shutting down/,
             'and told why');
         is($r->{bytesTransferred}, $u->{size}, 'its body was whole');
     }
-    ok($_->{c}->closed(5), "$_->{id}: closed") for @up;
-    isnt($_->{curl}->wait->{status}, 201, "$_->{id}: not 201") for @curl;
-    ok((wait_for { !grep { !gone($_) } @old } 10), 'the old workers leave');
-    ok(wait_for(sub { !$s3->uploads }, 5, 0.2), 'no multipart upload is open');
+    ok($_->{c}->closed(60), "$_->{id}: closed") for @up;
+    write_file($go, '');
+    isnt(h2_wait($_->{h2})->{status}, 201, "$_->{id}: not 201") for @h2;
+    ok((wait_for { !grep { !gone($_) } @old } 60), 'the old workers leave');
+    ok(wait_for(sub { !$s3->uploads }, 60, 0.2), 'no multipart upload is open');
     is($fake->begun('abort'), 1, 'nor the one that was to be completed');
     is_deeply([grep { m{^upload/shut} } $s3->keys],
         ['upload/shutdown-0123456-1'], 'no object');
     is($s3->get('upload/shutdown-0123456-1'), 'former', 'but the former one');
-    my $totals = totals($n);
-    is_deeply([@$totals{qw/ started completed failed aborted active
-        memoryUsed /}], [14, 0, 2, 12, 0, 0], 'totals add up');
+    totals_are($n, { started => 14, completed => 0, failed => 2,
+        aborted => 12, active => 0, memoryUsed => 0 }, 'totals add up');
     my $r = curl($n->url('/upload/after'), body => 'x');
     is($r->{status}, 201, 'new workers upload');
     ok($new{$r->{headers}{'x-pid'}}, 'new ones indeed');
@@ -255,14 +283,13 @@ subtest 'another zone' => sub {
     $up[5]{c}->reset;
     pop @up;
     $_->{c}->send($_->{rest}) for @up;
-    is(($_->{c}->response(20) || {})->{status}, 201, "$_->{id} is stored")
+    is(($_->{c}->response(60) || {})->{status}, 201, "$_->{id} is stored")
         for @up;
     is_stored("upload/$_->{id}", LARGE, 'byte for byte') for @up;
     $_->{c}->close for @up;
-    ok((wait_for { !grep { !gone($_) } @old } 15), 'the old workers leave');
-    my $totals = totals($n);
-    is_deeply([@$totals{qw/ started completed aborted active memoryUsed /}],
-        [1, 1, 0, 0, 0], 'and left the new counts alone');
+    ok((wait_for { !grep { !gone($_) } @old } 60), 'the old workers leave');
+    totals_are($n, { started => 1, completed => 1, aborted => 0, active => 0,
+        memoryUsed => 0 }, 'and left the new counts alone');
     is(status($n, $up[0]{id})->{key}, 'upload/twin', 'and its records');
     $t->token(ZONE => '1m');
     ok($n->quit, 'the new ones can leave');
@@ -290,7 +317,7 @@ subtest 'a configuration that is refused' => sub {
         $n->conf($text);
         my $before = () = $n->log =~ /$says/g;
         kill 'HUP', $n->pid;
-        ok((wait_for { $before < (() = $n->log =~ /$says/g) }),
+        ok((wait_for { $before < (() = $n->log =~ /$says/g) } 60),
             "$name: refused");
         $t->allow_alerts($says, qr/still could not bind\(\)/);
         # (it tries to bind for two seconds and a half)
@@ -298,17 +325,17 @@ subtest 'a configuration that is refused' => sub {
         is(curl($n->url('/upload/new'), body => 'x')->{status}, 201,
             'a new one is stored');
     }
-    ok((wait_for { $n->log =~ /still could not bind/ }), 'it gives up');
+    ok((wait_for { $n->log =~ /still could not bind/ } 60), 'it gives up');
     is_deeply([sort $n->workers], \@workers, 'by the same workers');
     $_->{c}->send($_->{rest}) for @up;
-    is(($_->{c}->response(20) || {})->{status}, 201, "$_->{id} is stored")
+    is(($_->{c}->response(60) || {})->{status}, 201, "$_->{id} is stored")
         for @up;
     is_stored("upload/$_->{id}", LARGE, 'byte for byte') for @up;
     $_->{c}->close for @up;
     $n->conf($conf);
     ok($n->reload, 'a good one is taken');
-    is_deeply([@{totals($n)}{qw/ started completed failed aborted active /}],
-        [7, 7, 0, 0, 0], 'with all that was counted');
+    totals_are($n, { started => 7, completed => 7, failed => 0, aborted => 0,
+        active => 0 }, 'with all that was counted');
     $taken->stop;
     ok($n->quit, 'and all leave');
 };
@@ -320,14 +347,14 @@ subtest 'none stays' => sub {
         my $from = time;
         my @old = $n->workers;
         ok($n->reload, "$name: reloaded");
-        ok((wait_for { !grep { !gone($_) } @old } $most + 10),
+        ok((wait_for { !grep { !gone($_) } @old } $most + 30),
             'they leave');
         cmp_ok(time - $from, '<', $most, "within $most s");
     };
 
     is(curl($n->url("/upload/a$_"), file => data(LARGE))->{status}, 201,
         'stored') for 1 .. 4;
-    $leave->('kept connections to S3', 3);
+    $leave->('kept connections to S3', 20);
 
     my @up = map { half($n, '/upload/', "leave-0123456789-$_", LARGE, 'tls') }
         1 .. 4;
@@ -335,15 +362,15 @@ subtest 'none stays' => sub {
     my $pid = spawn({}, sub { sleep 1; $_->{c}->reset for @up });
     # ours is another copy of the sockets
     CORE::close(delete $_->{c}{socket}) for @up;
-    $leave->('clients that leave', 5);
-    wait_exit($pid, 5);
+    $leave->('clients that leave', 20);
+    wait_exit($pid, 60);
 
     @up = map { half($n, '/deaf/', "deaf-01234567890-$_", LARGE, 'length') }
         1 .. 2;
     ok((wait_for { $deaf->begun('part') >= 2 }), 'S3 does not answer');
-    $leave->('an S3 that does not answer, nor lets abort', 12);
+    $leave->('an S3 that does not answer, nor lets abort', 40);
     is(status($n, $_->{id})->{state}, 'failed', "$_->{id}: failed") for @up;
-    is($n->leaving_workers, 0, 'none is left');
+    ok((wait_for { !$n->leaving_workers }), 'none is left');
     ok($n->quit, 'the last ones can leave');
 };
 $t->expect_errors(qr/s3 UploadPart failed/);
@@ -362,7 +389,7 @@ sub daemon {
     my $pid = spawn({ env => \%env, stderr => "$n->{dir}/stderr" },
         S3T::Nginx::binary(), '-p', $n->{dir}, '-e', "$n->{dir}/error.log",
         '-c', $path);
-    wait_exit($pid, 20);
+    wait_exit($pid, 60);
     return master($n, 'nginx.pid');
 }
 
@@ -372,7 +399,7 @@ sub master {
     wait_for {
         ($n->{pid}) = (read_file("$n->{dir}/$file") || '') =~ /(\d+)/;
         $n->{pid} && $n->workers >= $n->{workers};
-    };
+    } 60;
     return $n->{pid} || die "no master: " . read_file("$n->{dir}/stderr");
 }
 
@@ -403,11 +430,10 @@ subtest 'binary upgrade' => sub {
     my @up = map { half($n, '/upload/', "upgrade-0123456-$_",
         $_ % 4 ? LARGE : SMALL, (qw/ length chunked tls tls-chunked /)[$_ % 4])
         } 1 .. 8;
-    my $h2 = curl_start($n->url('/upload/upgrade-h2?id=upgrade-0123456-h2',
-        'h2'), h2 => 1, file => data(LARGE), rate => '700k');
+    my $go = $t->dir . '/upgrade-go';
+    my $h2 = half_h2($n, '/upload/', 'upgrade-0123456-h2', $go);
     ok(under_way($n, @up), 'eight are under way');
-    ok((wait_for { status($n, 'upgrade-0123456-h2')->{bytesTransferred} }),
-        'one of HTTP/2');
+    ok(under_way($n, $h2), 'one of HTTP/2');
     my @attempt = map { status($n, $_->{id})->{attempt} } @up;
 
     kill 'USR2', $old;
@@ -429,6 +455,8 @@ subtest 'binary upgrade' => sub {
         body => 'new');
     is($r->{status}, 201, 'the new ones upload');
     ok($new{$r->{headers}{'x-pid'}}, 'they do');
+    # of the others they know from Redis
+    wait_for { (totals($n)->{redis}{up} || 0) >= 2 };
     for (0 .. $#up) {
         my $r = curl($n->url("/status/$up[$_]{id}"));
         ok($new{$r->{headers}{'x-pid'} || 0}, 'a new worker');
@@ -437,23 +465,22 @@ subtest 'binary upgrade' => sub {
     }
 
     kill 'QUIT', $old;
+    write_file($go, '');
     $_->{c}->send($_->{rest}) for @up;
-    is(($_->{c}->response(20) || {})->{status}, 201, "$_->{id} is stored")
+    is(($_->{c}->response(60) || {})->{status}, 201, "$_->{id} is stored")
         for @up;
-    is($h2->wait->{status}, 201, 'and that of HTTP/2');
-    is_stored("upload/$_->{id}", $_->{size}, 'byte for byte') for @up;
-    is_stored('upload/upgrade-h2', LARGE, 'that of HTTP/2');
+    is(h2_wait($h2->{h2})->{status}, 201, 'and that of HTTP/2');
+    is_stored("upload/$_->{id}", $_->{size}, 'byte for byte') for @up, $h2;
     $_->{c}->close for @up;
-    for ((map { $_->{id} } @up), 'upgrade-0123456-h2') {
-        my $id = $_;
+    for my $id (map { $_->{id} } @up, $h2) {
         my $r;
         ok((wait_for { $r = status($n, $id);
             ($r->{state} || '') eq 'completed' }), "$id: completed");
         is($r->{bytesStored}, $r->{totalBytes}, 'all of it');
     }
-    ok((wait_for { !grep { !gone($_) } $old, @old } 15),
+    ok((wait_for { !grep { !gone($_) } $old, @old } 60),
         'the old master and its workers are gone');
-    is_deeply([@{totals($n)}{qw/ started completed active /}], [1, 1, 0],
+    totals_are($n, { started => 1, completed => 1, active => 0 },
         'the new ones count their own');
 
     # without the names in the configuration the new master lacks the keys
@@ -463,14 +490,14 @@ subtest 'binary upgrade' => sub {
     $t->allow_alerts(qr/AWS_ACCESS_KEY_ID.* not set in the environment/);
     ok($n->reload, 'reloaded without the names');
     kill 'USR2', $new;
-    ok((wait_for { $n->log =~ /not set in the environment/ }
-        && wait_for { !-e "$n->{dir}/nginx.pid.oldbin" }),
+    ok((wait_for { $n->log =~ /not set in the environment/ } 60)
+        && (wait_for { !-e "$n->{dir}/nginx.pid.oldbin" } 60),
         'an upgrade that lacks the keys does not start');
     is(curl($n->url('/upload/still'), body => 'x')->{status}, 201,
         'and the others go on');
 
     kill 'QUIT', $new;
-    ok((wait_for { gone($new) } 15), 'they leave, too');
+    ok((wait_for { gone($new) } 60), 'they leave, too');
     delete $n->{pid};
     $t->redis->cmd('DEL', @{$t->redis->cmd('KEYS', $t->prefix . '*')});
 };

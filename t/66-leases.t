@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use List::Util qw/ min /;
 use Test::More;
 use Time::HiRes qw/ sleep time /;
 use S3T;
@@ -24,6 +25,7 @@ my $conf = <<'EOC';
 %%MAIN%%
 http {
     %%HTTP%%
+    client_body_timeout 600s;
     s3_memory 400m;
     s3_part_size 5m;
     s3_window 10m;
@@ -53,14 +55,24 @@ sub instance {
     return $t->nginx($conf, %o);
 }
 
-# all of an nginx at once; what it left
+# the entry of an upload, once it is there
+sub entered {
+    my ($u) = @_;
+    return wait_for { entry($redis, $u) };
+}
+
+# All of an nginx at once, which has these uploads: the time before which none
+# of them may be aborted.
 sub kill_all {
-    my ($n) = @_;
+    my ($n, @uploads) = @_;
     my @pids = ($n->pid, $n->workers);
+    # (renewals move it on)
+    my $due = min(map { entered($_)->{score} } @uploads);
     kill 'KILL', @pids;
     delete $n->{pid};
-    wait_exit($pids[0], 5);
-    return time;
+    wait_exit($pids[0], 60);
+    wait_for { !grep { S3T::Nginx::_began($_) } @pids };
+    return $due / 1000;
 }
 
 my $rgw = 'http://127.0.0.1:' . $t->server('RGW_PORT');
@@ -69,15 +81,19 @@ my $rgw = 'http://127.0.0.1:' . $t->server('RGW_PORT');
 subtest 'an entry' => sub {
     my $n = instance(workers => 2);
     my $u = upload($t, $n, 'entry-0123456789ab');
-    my $e = entry($redis, $u);
+    my $e = entered($u);
     my ($upload) = $s3->uploads;
     is_deeply({ %{$e->{of}}, boot => 'b' }, { endpoint => $rgw,
         bucket => $t->bucket, key => $u->{key}, uploadId => $upload->[1],
         lease => 1000, boot => 'b' }, 'says what is open, and nothing else');
     like($e->{of}{boot}, qr/^[0-9a-f]{32}$/, 'by whom');
-    my ($s, $us) = @{$redis->cmd('TIME')};
-    my $left = $e->{score} - $s * 1000 - $us / 1000;
-    cmp_ok($left, '>', 1500, 'three leases');
+    # one that is just renewed has all of it
+    my $left;
+    ok((wait_for {
+        my ($s, $us) = @{$redis->cmd('TIME')};
+        $left = entry($redis, $u)->{score} - $s * 1000 - $us / 1000;
+        $left > 2000;
+    }), 'three leases');
     cmp_ok($left, '<=', 3000, 'by the clock of Redis');
     ok((wait_for { entry($redis, $u)->{score} > $e->{score} + 900 }),
         'is renewed');
@@ -89,7 +105,7 @@ subtest 'an entry' => sub {
         ok(stored($n, $halts), 'an upload');
         kill 'STOP', $pid;
         ok((wait_for { my ($s, $us) = @{$redis->cmd('TIME')};
-            entry($redis, $halts)->{score} < $s * 1000 - 1000 } 8),
+            entered($halts)->{score} < $s * 1000 - 1000 } 60),
             'its worker stands still, it is not renewed');
         kill 'CONT', $pid;
         finish($s3, $halts, 'what the zone knows is left alone: it');
@@ -97,14 +113,14 @@ subtest 'an entry' => sub {
     is(scalar(lines($n, qr/orphan|left alone/)), 0, 'nobody asked S3');
 
     $redis->cmd('FLUSHALL');
-    ok((wait_for { entry($redis, $u) } 3), 'lost, it comes again');
+    ok(entered($u), 'lost, it comes again');
     cmp_ok($redis->cmd('PTTL', SET . ":$e->{name}"), '>', 6 * 86400e3,
         'not for ever');
     finish($s3, $u, 'it');
     ok((wait_for { nothing_left($redis) }), 'no key is left');
 
     $u = upload($t, $n, 'given-up-0123456789');
-    ok(entry($redis, $u), 'another');
+    ok(entered($u), 'another');
     $u->{c}->close;
     ok((wait_for { nothing_left($redis) }), 'aborted, none either');
     is(curl($n->url('/upload/small'), body => 'x')->{status}, 201, 'PutObject');
@@ -112,8 +128,8 @@ subtest 'an entry' => sub {
 
     $u = upload($t, $n, 'killed-0123456789');
     kill 'KILL', $n->workers;
-    ok((wait_for { !$s3->uploads } 8), 'a killed worker\'s is aborted');
-    ok((wait_for { nothing_left($redis) } 8), 'and none is left');
+    ok((wait_for { !$s3->uploads } 60), 'a killed worker\'s is aborted');
+    ok((wait_for { nothing_left($redis) } 60), 'and none is left');
     $t->allow_alerts(qr/worker process \d+ exited on signal 9/);
     ok($n->quit, 'leaves');
 };
@@ -125,12 +141,12 @@ subtest 'the last of a leaving worker' => sub {
     $t->token(LEASE => '5m');
     my $n = instance();
     my $u = upload($t, $n, 'leaving-0123456789');
-    ok(entry($redis, $u), 'an upload');
+    ok(entered($u), 'an upload');
     my ($old) = $n->workers;
     ok($n->reload, 'a reload');
     ok((wait_for { grep { $_ == $old } $n->leaving_workers }), 'it leaves');
     finish($s3, $u, 'it');
-    ok((wait_for { !$n->leaving_workers }), 'it has left');
+    ok((wait_for { !$n->leaving_workers } 60), 'it has left');
     ok((wait_for { nothing_left($redis) } 1), 'and no key');
     ok($n->quit, 'leaves');
     $t->token(LEASE => '1s');
@@ -143,20 +159,19 @@ subtest 'all of an nginx is killed' => sub {
     my $foreign = foreign($s3, 'upload/theirs');
     my @u = map { upload($t, $n, "gone-0123456789-$_") } 1 .. 3;
     my $live = upload($t, $others[0], 'live-0123456789-x');
-    my $e = entry($redis, $u[0]);
-    my $killed = kill_all($n);
-    sleep 1.7;
-    is(scalar $s3->uploads, 5, 'nothing is aborted at once');
-    ok((wait_for { $s3->uploads == 2 } 12), 'then it is')
+    my $due = kill_all($n, @u);
+    wait_for { $s3->uploads < 5 } 60, 0.05;
+    cmp_ok(time, '>=', $due, 'nothing is aborted before three leases');
+    ok((wait_for { $s3->uploads == 2 } 60), 'then it is')
         or diag explain [$s3->uploads];
-    cmp_ok(time - $killed, '>', 2.4, 'after three leases');
     is_deeply([open_keys($s3)], [$live->{key}, 'upload/theirs'],
         'not what lives, nor what is another\'s');
     ok((wait_for { names($redis) == 1 }), 'their entries are gone');
-    is((names($redis))[0], entry($redis, $live)->{name},
+    is((names($redis))[0], entered($live)->{name},
         'that of the living stays');
-    is(totals($others[0])->{orphansAborted} + totals($others[1])
-        ->{orphansAborted}, 3, 'each is aborted by one');
+    ok((wait_for { totals($others[0])->{orphansAborted}
+        + totals($others[1])->{orphansAborted} == 3 }),
+        'each is aborted by one');
     my $line = qr/orphaned multipart upload "\S+" is aborted, /;
     my @told = map { lines($_, $line) } @others;
     is(scalar(grep { /transfer: gone-\S+\.\d+, bucket: .*, key: "upload\/gone/ }
@@ -166,10 +181,10 @@ subtest 'all of an nginx is killed' => sub {
     # the next start
     $_->quit for @others;
     my $u = upload($t, $n->start, 'next-0123456789ab');
-    $killed = kill_all($n);
+    $due = kill_all($n, $u);
     $n->start;
-    ok((wait_for { $s3->uploads == 1 } 12), 'the next start aborts as well');
-    cmp_ok(time - $killed, '>', 2.4, 'after three leases');
+    ok((wait_for { $s3->uploads == 1 } 60), 'the next start aborts as well');
+    cmp_ok(time, '>=', $due, 'after three leases');
     ok((wait_for { nothing_left($redis) }), 'nothing is left');
     $s3->abort('upload/theirs', $foreign);
     ok($n->quit, 'leaves');
@@ -177,29 +192,31 @@ subtest 'all of an nginx is killed' => sub {
 
 
 subtest 'cut off from Redis' => sub {
+    # (a part a second, each of them younger than three leases)
+    $t->token(LEASE => '2s');
+    body(read_file(data(120 * MB)->{path}));
     my $other = instance();
     my $n = instance(user => 'cut:cutpass@');
     my $u = upload($t, $n, 'alone-0123456789a');
-    ok(entry($redis, $u), 'an upload');
+    ok(entered($u), 'an upload');
     $redis->cmd(qw/ ACL SETUSER cut off /);
     $redis->cmd(qw/ CLIENT KILL USER cut /);
-    for (1 .. 3) {
-        sleep 1.2;
-        feed($u, 5 * MB);
-        ok(stored($n, $u), 'another part');
-    }
-    is_deeply([open_keys($s3)], [$u->{key}], 'open');
-    ok((wait_for { lines($other, qr/"\S+" lives without redis, it is left/) }),
+    my $until = sub {
+        my ($code) = @_;
+        for (1 .. 11) {
+            wait_for { $code->() } 1 and return 1;
+            feed($u, 5 * MB);
+            stored($n, $u) or return 0;
+        }
+        return 0;
+    };
+    ok($until->(sub { lines($other, qr/"\S+" lives without redis, it is left/) }),
         'the other one asked S3');
-    ok(entry($redis, $u)->{of}{boot}, 'the entry stays');
-    my $score = entry($redis, $u)->{score};
+    is_deeply([open_keys($s3)], [$u->{key}], 'open');
+    ok(entered($u)->{of}{boot}, 'the entry stays');
+    my $score = entered($u)->{score};
     $redis->cmd(qw/ ACL SETUSER cut on /);
-    my $parts = 0;
-    until (totals($n)->{redis}{up} || $parts++ == 3) {
-        feed($u, 5 * MB);
-        wait_for { totals($n)->{redis}{up} } 2;
-    }
-    ok(totals($n)->{redis}{up}, 'back again');
+    ok($until->(sub { totals($n)->{redis}{up} }), 'back again');
     ok((wait_for { entry($redis, $u)->{score} > $score }), 'it is renewed');
     finish($s3, $u, 'it');
     ok((wait_for { nothing_left($redis) }), 'nothing is left');

@@ -91,7 +91,7 @@ sub put_tls {
     return sub {
         my ($id, $key) = @_;
         my $r = body_gen($t->dir, $n->url("/tls/$key?id=$id", 'tls'), $size,
-            '--cacert', $t->ca)->wait(10);
+            '--cacert', $t->ca)->wait(60);
         return { %$r, hung => $r->{exit} < 0 };
     };
 }
@@ -101,7 +101,7 @@ sub put_h2 {
     my $file = write_file($t->dir . "/body-$size", $body{$size});
     return sub {
         my ($id, $key) = @_;
-        return h2_put($n->port('h2'), "/put/$key?id=$id", $file, timeout => 10,
+        return h2_put($n->port('h2'), "/put/$key?id=$id", $file, timeout => 60,
             length => $size);
     };
 }
@@ -209,7 +209,7 @@ sub answered {
             $then = $trials->ask($path);
             $then->{status} == 200 && $then->{body} =~ $pattern
                 && $trials->status("/transfers/$far")->{state};
-        } 10, 0.02;
+        } 60, 0.02;
         my @bad = $trials->settled;
         push @bad, 'hung' if $r->{hung};
         push @bad, "status $r->{status}" if $r->{status} !~ /^(0|200|50[0-4])$/;
@@ -251,13 +251,13 @@ sub over_a_reload {
     my $half = 3 * MB;
     $c->send($text . substr $body{+LARGE}, 0, $half);
     kill 'HUP', $n->pid;
-    wait_for { !grep { $_ == $old } $n->workers } 10, 0.005;
+    wait_for { !grep { $_ == $old } $n->workers } 60, 0.005;
     $c->send(substr $body{+LARGE}, $half);
-    my $said = $c->read_until(qr/\z./, 10);
+    my $said = $c->read_until(qr/\z./, 60);
     my $r = { status => ($said =~ m{^HTTP/1\.1 (\d+)})[0] || 0,
         hung => !$c->{eof} };
     $c->close;
-    $r->{stays} = !wait_for { !alive($old) } 15, 0.005;
+    $r->{stays} = !wait_for { !alive($old) } 60, 0.005;
     return $r;
 }
 
@@ -271,9 +271,9 @@ sub with_a_new_worker {
         my @workers = $n->workers;
         ($new) = grep { $_ != $old } @workers;
         $new && @workers == 1 || $trials->lines =~ /cannot be respawned/
-    } 10, 0.005;
+    } 60, 0.005;
     my $r = $new && alive($new) ? put(LARGE)->($id, $key) : { status => 0 };
-    $r->{stays} = !wait_for { !alive($old) } 15, 0.005;
+    $r->{stays} = !wait_for { !alive($old) } 60, 0.005;
     return $r;
 }
 
@@ -298,7 +298,7 @@ subtest 'a reload' => sub {
 subtest 'a new worker looks no algorithm up' => sub {
     my ($old) = $n->workers;
     kill 'HUP', $n->pid;
-    wait_for { my @w = $n->workers; @w == 1 && $w[0] != $old } 10, 0.005;
+    wait_for { my @w = $n->workers; @w == 1 && $w[0] != $old } 60, 0.005;
     $trials->{torture}->count('fetch');
     is(put(SMALL)->($trials->next_id)->{status}, 201, 'an upload');
     $trials->settled;

@@ -20,6 +20,9 @@ use S3T::Trials qw/ @ALL SMALL LARGE alive /;
 # S3 does not keep up with it, whose window is two parts
 use constant LONG => 12 * MB;
 
+# whoever is to cancel it comes before its end
+use constant CANCELLED => 60 * MB;
+
 my $t = S3T->new(bucket => 0);
 
 # the origin, too: of bodies in the pattern that it wants
@@ -138,7 +141,7 @@ sub over_h2 {
     return sub {
         my ($id, $key) = @_;
         my $r = curl($n->url("/tee/$key?id=$id&n=$size", 'h2'), h2 => 1,
-            timeout => 10);
+            timeout => 60);
         return { %$r, hung => $r->{exit} == 28, curl => 1 };
     };
 }
@@ -241,12 +244,12 @@ sub pulled {
 sub cancelled {
     my ($id, $key) = @_;
     my $c = $t->raw($n->port);
-    $c->send("POST /pull/$key?id=$id&n=@{[LONG]}&o=rate=20000000"
+    $c->send("POST /pull/$key?id=$id&n=@{[CANCELLED]}&o=rate=20000000"
         . " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
     wait_for { ($trials->status("/transfers/$id")->{bytesTransferred} || 0)
         > 3 * MB } 1, 0.005;
     my $r = $trials->ask("/transfers/$id", 'DELETE');
-    my $said = $c->read_until(qr/\z./, 10);
+    my $said = $c->read_until(qr/\z./, 60);
     my $hung = $r->{hung} || !$c->{eof};
     $c->close;
     return { status => ($said =~ m{^HTTP/1\.1 (\d+)})[0] || 0,
@@ -308,7 +311,8 @@ subtest 'pulls' => sub {
             status => $name =~ /nobody/ ? qr/^202$/ : qr/^201$/);
     }
     $trials->rows('a pull that is cancelled', 0.3, \&cancelled,
-        pulled(LONG, 409), [qw/ alloc recv send epoll /], status => qr/^409$/);
+        pulled(CANCELLED, 409), [qw/ alloc recv send epoll /],
+        status => qr/^409$/);
 };
 
 subtest 'nothing is left of it' => sub {
@@ -344,11 +348,11 @@ sub over_a_reload {
         wait_for { ($trials->status("/transfers/$id")->{bytesTransferred} || 0)
             > MB } 1, 0.005;
         kill 'HUP', $n->pid;
-        my $said = $c->read_until(qr/\z./, 10);
+        my $said = $c->read_until(qr/\z./, 60);
         my $hung = !$c->{eof};
         $c->close;
         # (looking for leaks takes it a while)
-        my $stays = !wait_for { !alive($old) } $ENV{T_ASAN} ? 60 : 15, 0.005;
+        my $stays = !wait_for { !alive($old) } 120, 0.005;
         my ($head, $body) = split /\r\n\r\n/, $said, 2;
         return { status => ($said =~ m{^HTTP/1\.1 (\d+)})[0] || 0,
             head => $head, body => $body, hung => $hung, stays => $stays };

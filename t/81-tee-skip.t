@@ -391,7 +391,8 @@ subtest 'key' => sub {
 
 subtest 'busy' => sub {
     my ($first, $second, $third) = map { id("busy $_") } 1 .. 3;
-    my $c = curl_start($n->url("/key$path?id=$first&key=busy&rate=50000"));
+    my $c = curl_start($n->url("/key$path?id=$first&key=busy"
+        . '&hold=50000&until=busy-go'));
     ok((wait_for { (record($n, $first)->{state} || '') eq 'active' }),
         'one is on its way');
     my $before = not_captured($n);
@@ -402,6 +403,7 @@ subtest 'busy' => sub {
     $r = curl($n->url("/key$path?id=$first&key=other&length"));
     is($r->{body}, read_file($d->{path}), 'another key, but the same id');
     is(counted($before, not_captured($n)), 'busy busy', 'busy, too');
+    write_file("$files/busy-go", '');
     is($c->wait->{body}, read_file($d->{path}), 'the first client has all');
     is_final($n, $first, 'completed', 'the first');
     is_deeply([$s3->sha256('busy')], [$d->{sha256}, $d->{size}],
@@ -416,9 +418,13 @@ subtest 'exists' => sub {
     my $id = id('exists');
     $s3->put($id, 'the former');
     my $before = not_captured($n);
-    my @same = map {
-        curl($n->url("/$_/once$path?id=$id&rate=200000"))
+    # (it is held until S3 has said so)
+    my @same = map { curl_start($n->url("/$_/once$path?hold=50000"
+        . '&until=exists-go&id=' . ($_ eq 'tee' ? $id : "$id-bare")))
     } qw/ tee bare /;
+    wait_for { counted($before, not_captured($n)) eq 'exists' };
+    write_file("$files/exists-go", '');
+    @same = map { $_->wait } @same;
     is(logged($n, $id)->{tee}, 'exists', 'exists');
     is(counted($before, not_captured($n)), 'exists', 'counted');
     ok($same[0]{body} eq $same[1]{body}, 'the client has all');

@@ -29,11 +29,15 @@ my $small_path = $t->served($small);
 my $large = data(25 * MB);         # more than a window
 my $large_path = $t->served($large);
 
+my $fails_now = $t->dir . '/fails-now';
 my %fake = (
-    refuses => { create => { status => 500 } },
+    refuses => { create => { status => 500 },
+        put => { hold => $fails_now, status => 500 } },
     forgets => { part => { status => 500 } },
     slow => { part => { rate => 6_000_000 } },
-    still => { part => { delay => 30 } },
+    # slower than any client
+    slower => { part => { rate => 500_000 } },
+    still => { part => { delay => 300 } },
     pauses => { part => [ {}, { delay => 0.4 }, {}, { delay => 0.4 } ] },
     denies => { create => { status => 403 } },
 );
@@ -59,7 +63,7 @@ my %location = (
     unbuffered => "$unbuffered $pass",
     php => $php->pass,
     'php-unbuffered' => 'fastcgi_buffering off; ' . $php->pass,
-    patient => "proxy_read_timeout 500ms; $pass",
+    patient => "proxy_read_timeout 1s; $pass",
     static => "alias $files/;",
     'unfiled-wait' => "$unfiled $pass s3_tee_on_overrun wait;",
     hasty => "send_timeout 1s; $unbuffered $pass",
@@ -70,7 +74,7 @@ my %location = (
     # S3
     (map { $_ => "s3_tries 2; s3_retry_timeout 1s; $to{$_} $pass" } keys %to),
     'still-static' => "$to{still} alias $files/;",
-    (map { $to{$_} .= ' send_timeout ' . ($_ eq 'slow' ? '5s;' : '1s;');
+    (map { $to{$_} .= ' send_timeout ' . ($_ eq 'still' ? '1s;' : '60s;');
         ("$_-wait" => "$to{$_} $unbuffered $pass s3_tee_on_overrun wait;",
         "$_-wait-unfiled" =>
             "$to{$_} $unfiled $pass s3_tee_on_overrun wait;",
@@ -164,10 +168,11 @@ sub both {
 
 sub is_same {
     my ($r, $name) = @_;
-    # (frames that wait for their turn are lost with the stream, and what nginx
-    # holds back of chunks when it gives up depends on how they came)
-    my $loose = $r->{tee}{exit}
-        && ($r->{tee}{version} eq '2' || $name =~ /silent, chunked/);
+    # (frames that wait for their turn are lost with the stream, what nginx holds
+    # back of chunks when it gives up depends on how they came, and who is killed
+    # may reset his connection)
+    my $loose = $r->{tee}{exit} && ($r->{tee}{version} eq '2'
+        || $name =~ /silent, chunked|FastCGI process|that dies and told/);
     my @what = (qw/ status exit /, $loose ? () : qw/ size sha256 /);
     my ($tee, $bare) = map { join ' ', @{$_}{@what} } @$r{qw/ tee bare /};
     is($tee, $bare, "$name: the client has what it has without");
@@ -312,7 +317,7 @@ subtest 'S3 fails' => sub {
     for my $name (@names) {
         my $r = $started{$name}[0]->wait;
         is_whole($r, $large, $name);
-        cmp_ok($r->{seconds}, '<', 5, "$name: as fast as ever");
+        cmp_ok($r->{seconds}, '<', 30, "$name: as fast as ever");
         my $id = id("s3 $name");
         my $record = is_dropped($id, $name eq 'forgets' ? 'failed|overrun'
             : 'failed', 'failed', qr/./, $name);
@@ -324,16 +329,16 @@ subtest 'S3 fails' => sub {
     for my $name (qw/ down refuses /) {
         my $id = id("s3 small $name");
         my $r = curl($n->url("/tee/$name$small_path?id=$id&length"),
-            digest => 1);
-        is_whole($r, $small, "small, $name") if $name eq 'down';
-        cmp_ok($r->{seconds}, '<', 0.9, "small, $name: at once");
+            digest => 1, timeout => 60);
+        is_whole($r, $small, "small, $name: at once");
+        write_file($fails_now, '') if $name eq 'refuses';
+        my $record = is_final($n, $id, 'failed', "small, $name");
+        like($record->{error}, qr/./, 'says why');
     }
-    my $record = is_final($n, id('s3 small down'), 'failed', 'small, down');
-    like($record->{error}, qr/./, 'says why');
 };
 
 subtest 'S3 does not keep up' => sub {
-    my %dropped = (slow => 'length', still => 'length', 'still-static' => '');
+    my %dropped = (slower => 'length', still => 'length', 'still-static' => '');
     for my $where (sort keys %dropped) {
         for my $port ('', 'h2') {
             my $name = "$where $port";
@@ -341,7 +346,7 @@ subtest 'S3 does not keep up' => sub {
                 $port ? (port => $port) : ());
             is_same($r, $name);
             is_whole($r->{tee}, $large, $name);
-            cmp_ok($r->{tee}{seconds}, '<', $r->{bare}{seconds} + 2,
+            cmp_ok($r->{tee}{seconds}, '<', $r->{bare}{seconds} + 10,
                 "$name: as fast as ever");
             is_dropped($r->{id}, 'overrun', 'failed', qr/keep up|overrun/i,
                 $name);
@@ -349,10 +354,10 @@ subtest 'S3 does not keep up' => sub {
             ok(aborted($fake{$to}, $r->{id}), "$name: the upload is aborted");
         }
     }
-    my $r = both('slow', $large_path, 'rate=60000000');
+    my $r = both('slower', $large_path, 'rate=60000000');
     is_whole($r->{tee}, $large, 'chunked');
     is_dropped($r->{id}, 'overrun', 'failed', qr/keep up|overrun/i, 'chunked');
-    is(totals($n)->{memoryUsed}, 0, 'no memory stays in use');
+    ok((wait_for { totals($n)->{memoryUsed} == 0 }), 'no memory stays in use');
 };
 
 subtest 'wait' => sub {
@@ -389,7 +394,7 @@ subtest 'wait' => sub {
         . id('wait pauses') . " HTTP/1.1\r\nHost: a\r\n\r\n"
         . "GET /bare/node$small_path?length HTTP/1.1\r\nHost: a\r\n"
         . "Connection: close\r\n\r\n");
-    ok($c->closed(20), 'two on a connection');
+    ok($c->closed(60), 'two on a connection');
     my $text = $c->{read};
     my @body = $text =~ /^HTTP.*?\r\n\r\n(.*)(?=HTTP\/1.1 200 OK)HTTP.*?\r\n\r\n(.*)/s;
     is(sha256_hex($body[0]), $large->{sha256}, 'the first');
@@ -415,7 +420,7 @@ subtest 'wait no longer than the client does' => sub {
         my $r = $c->wait;
         is_whole($r, $large, $name);
         cmp_ok($r->{seconds}, '>', 0.3, "$name: it was waited");
-        cmp_ok($r->{seconds}, '<', 8, "$name: not for long");
+        cmp_ok($r->{seconds}, '<', 30, "$name: not for long");
         is_dropped($id, 'overrun', 'failed', qr/keep up|overrun/i, $name);
         ok(aborted($fake{still}, $id), "$name: the upload is aborted");
     }
@@ -459,15 +464,16 @@ subtest 'a client that leaves' => sub {
         path => $large_path));
     for my $where (sort keys %ways) {
         for my $how (@{$ways{$where}}) {
-            my $query = $where =~ /php/ || $how eq 'reset' ? $rate
-                : "$rate&length";
+            # (who is not waited for leaves long before the origin has sent all)
+            my $of = $where =~ /^continue/ ? $rate : 'rate=1000000';
+            my $query = $where =~ /php/ || $how eq 'reset' ? $of : "$of&length";
             $left{"$where, $how"} = leave($where, $query, $how,
                 path => $path);
         }
     }
     $left{static} = leave('static', '', 'close', path => $large_path);
     $left{cached} = leave('cached', "$rate&length", 'close', path => $path);
-    wait_exit($_->[1], 30) for values %left;
+    wait_exit($_->[1], 120) for values %left;
     my ($late, $static, $cached) = map { $_->[0] }
         delete @left{qw/ late static cached /};
     for my $name (sort keys %left) {
@@ -493,7 +499,7 @@ subtest 'a client that leaves' => sub {
     wait_for {
         ($record = record($n, $id))->{state}
             && $record->{state} !~ /^(active|completing)$/;
-    } 20;
+    } 60;
     is_deeply([$s3->sha256($id)], $record->{state} eq 'completed'
         ? [$d->{sha256}, $d->{size}] : [], 'a cache: all or nothing');
 
@@ -516,8 +522,9 @@ subtest 'reload' => sub {
         h2 => [{ h2 => 1 }, 'length']);
     my %started = map {
         my ($o, $query) = @{$how{$_}};
-        $_ => curl_start($n->url("/tee/node$path?rate=3000000&$query&id="
-            . id("reload $_"), $o->{h2} ? 'h2' : undef), %$o, digest => 1);
+        $_ => curl_start($n->url("/tee/node$path?hold=3000000&until=reload-go"
+            . "&$query&id=" . id("reload $_"), $o->{h2} ? 'h2' : undef),
+            %$o, digest => 1);
     } keys %how;
     ok((wait_for { !grep {
         !record($n, id("reload $_"))->{bytesTransferred} } keys %how }),
@@ -526,13 +533,14 @@ subtest 'reload' => sub {
     ok($n->reload, 'reloaded');
     is(record($n, id("reload $_"))->{state}, 'active', "$_: goes on")
         for sort keys %how;
+    write_file("$files/reload-go", '');
     for my $name (sort keys %how) {
         my $r = $started{$name}->wait;
         is_whole($r, $d, $name);
         is($r->{headers}{'x-pid'}, $old, "$name: from the old worker");
         is_stored($n, $s3, id("reload $name"), id("reload $name"), $d, $name);
     }
-    ok((wait_for { !$n->leaving_workers } 15), 'the old worker leaves');
+    ok((wait_for { !$n->leaving_workers } 60), 'the old worker leaves');
 };
 
 # the client of HTTP/2 that is there, and the one that has left
@@ -549,7 +557,7 @@ subtest 'no longer than a worker may' => sub {
     ok((wait_for { !grep { !record($short, $_)->{bytesTransferred} }
         values %id }), 'both are under way');
     $short->reload;
-    ok((wait_for { !kill 0, $old } 10), 'the worker leaves');
+    ok((wait_for { !kill 0, $old } 60), 'the worker leaves');
     isnt($stays->wait->{exit}, 0, 'the client sees that it is cut');
     for (sort keys %id) {
         is(logged($short, $id{$_})->{tee}, 'truncated', "$_: the word for it");
@@ -574,7 +582,7 @@ subtest 'many, and little memory' => sub {
     my %ids = map { id("many $_") => 1 } 1 .. 50;
     my %tee = map { $_ => logged($few, $_)->{tee} } keys %ids;
     $is{$_}++ for values %tee;
-    ok((wait_for { !totals($few)->{active} } 20), 'all come to their end');
+    ok((wait_for { !totals($few)->{active} } 60), 'all come to their end');
     my %state = map { $_->{transferId} => $_->{state} }
         @{curl($few->url('/status/?limit=1000'))->{json}{transfers}};
     my %object = map { $_ => 1 } grep { $ids{$_} } $s3->keys;
@@ -593,7 +601,7 @@ subtest 'many, and little memory' => sub {
     is_deeply([grep { !/^(captured|overrun|no_memory)$/ } keys %is], [],
         'the others were not, for want of memory');
     note join ', ', map { "$_ $is{$_}" } sort keys %is;
-    is(totals($few)->{memoryUsed}, 0, 'no memory stays in use');
+    ok((wait_for { totals($few)->{memoryUsed} == 0 }), 'no memory stays in use');
 };
 
 subtest 'many that wait, and little memory' => sub {
@@ -609,16 +617,18 @@ subtest 'many that wait, and little memory' => sub {
         is_whole($started{$id}->wait, $six, $id);
         is_stored($few, $s3, $id, $id, $six, $id);
     }
-    is(totals($few)->{memoryUsed}, 0, 'no memory stays in use');
+    ok((wait_for { totals($few)->{memoryUsed} == 0 }), 'no memory stays in use');
 };
 
 subtest 'cancelled' => sub {
     my $id = id('cancelled');
-    my $c = curl_start($n->url("/tee/node$path?length&rate=5000000&id=$id"),
+    my $c = curl_start($n->url("/tee/node$path?length&hold=7000000"
+        . "&until=cancel-go&id=$id"),
         digest => 1);
     ok((wait_for { record($n, $id)->{partsStored} }), 'a part is stored');
     is(curl($n->url("/cancel/$id"), method => 'DELETE')->{status}, 202,
         'cancelled');
+    write_file("$files/cancel-go", '');
     is_whole($c->wait, $d, 'cancelled');
     is_dropped($id, 'failed', 'aborted', qr/cancel/, 'cancelled');
 };
@@ -627,11 +637,11 @@ subtest 'a worker that dies' => sub {
     $t->allow_alerts(qr/exited on signal 9/);
     my %how = (length => 'length', chunked => '');
     my %started = map {
-        $_ => curl_start($n->url("/tee/node$path?rate=3000000&$how{$_}&id="
-            . id("killed $_")), digest => 1)
+        $_ => curl_start($n->url("/tee/node$path?hold=7000000&until=never"
+            . "&$how{$_}&id=" . id("killed $_")), digest => 1)
     } keys %how;
     ok((wait_for { !grep { !(record($n, id("killed $_"))->{partsStored}) }
-        keys %how } 15), 'parts are stored');
+        keys %how } 60), 'parts are stored');
     my ($pid) = $n->workers;
     kill 'KILL', $pid;
     cmp_ok($started{$_}->wait->{size}, '<', $d->{size}, "$_: cut off")
@@ -643,7 +653,7 @@ subtest 'a worker that dies' => sub {
         is($record->{direction}, 'download', "$name: a download");
         is($s3->head(id("killed $name")), undef, "$name: no object");
     }
-    ok((wait_for { !$s3->uploads } 15), 'the uploads are aborted');
+    ok((wait_for { !$s3->uploads } 60), 'the uploads are aborted');
 
     my $id = id('killed again');
     my $r = curl($n->url("/tee/node$path?length&id=$id"), digest => 1);

@@ -249,7 +249,7 @@ sub is_cancelled {
     my $answer = $t->dir . '/h2get.out';
     my $pid = spawn({ stdout => $answer }, 't/lib/h2get', $n->port($port), $uri,
         "/plain$small", @options);
-    wait_exit($pid, 60);
+    wait_exit($pid, 300);
     is_deeply(JSON::PP::decode_json(read_file($answer)),
         { other => 1000, error => undef }, "$name: the other stream");
 }
@@ -274,7 +274,7 @@ subtest 'subrequests' => sub {
         add => $included . $page . $included);
     for my $l (sort keys %is) {
         my $id = id($l);
-        my $r = curl($n->url("/$l/page.html?id=$id"), timeout => 10);
+        my $r = curl($n->url("/$l/page.html?id=$id"), timeout => 120);
         is(sha256_hex($r->{body}), sha256_hex($is{$l}), "$l: the client's");
         is(logged($n, $id)->{tee}, 'captured', "$l: captured");
         is_final($n, $id, 'completed', $l);
@@ -339,7 +339,7 @@ subtest 'a stream that is cancelled while S3 is slow, and then fails' => sub {
     for my $l (qw/ buffered unbuffered abort /) {
         my $id = id("fails $l");
         is_cancelled('h2fails', "/$l$path?id=$id", $l, '--all');
-        ok(logged($n, $id, 20)->{tee}, "$l: it ends");
+        ok(logged($n, $id, 60)->{tee}, "$l: it ends");
     }
 };
 

@@ -187,7 +187,7 @@ origin('coded', raw(answer('200 OK', $page, 'Content-Encoding: gzip')),
     asked => 1, coding => 'gzip');
 origin('drip-body', { pieces => [0, substr(answer('200 OK', $page), 0, -5),
     map { (0.7, $_) } split //, substr $page, -5] }, asked => 1,
-    conf => 's3_read_timeout 2s; s3_tries 1;');
+    conf => 's3_read_timeout 3s; s3_tries 1;');
 origin('changed-length', [raw(substr(answer('200 OK', $page, $etag), 0, 9999)),
     raw(answer('206 Partial Content', 'x', $etag,
     'Content-Range: bytes 5-5/6')), $whole], asked => 3);
@@ -261,7 +261,7 @@ sub captured {
     wait_for {
         $record = $tee->record($c);
         ($record->{state} || '') =~ /^(completed|failed|aborted)$/;
-    } 30;
+    } 60;
     if (($c->{status} || 201) == 201) {
         is("$record->{state} $record->{bytesStored}",
             "completed $c->{body}{size}", 'the record');

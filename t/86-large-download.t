@@ -42,7 +42,8 @@ EOF
 sub pull {
     my ($id, $beside, $args) = @_;
     return $seed->told($n, $id, sub {
-        my $r = curl($n->url("/pull/?id=$id$args"), method => 'POST');
+        my $r = curl($n->url("/pull/?id=$id$args"), method => 'POST',
+            timeout => 900);
         is($r->{status}, 201, 'stored') or diag explain $r;
         is($r->{json}{bytesStored}, SIZE, 'all of it');
     }, $beside);
@@ -52,7 +53,7 @@ sub copy {
     my ($id, $args, @options) = @_;
     return $seed->told($n, $id, sub {
         my $r = S3T::Null::body_sink($t->dir, $n->url("/copy/?id=$id$args"),
-            @options)->wait;
+            @options)->wait(900);
         is("$r->{status} $r->{exit}", '200 0', 'served') or diag explain $r;
         is($r->{received}, SIZE, 'all of it');
     });

@@ -110,12 +110,12 @@ my %answers = (
         0, $n == 1 ? -4 : 999) } },
     '/late' => sub { nth('late') == 1 ? { close => 'before' }
         : { status => 200, body => 'late' } },
-    '/silent' => sub { { delay => 30 } },
+    '/silent' => sub { { delay => 300 } },
     '/long' => sub { { status => 503, headers => { 'Retry-After' => 3000 } } },
     '/403' => sub { { status => 403 } },
     '/garbage' => sub { { raw => "SSH-2.0-x\r\n", close => 'after' } },
     '/stalls' => sub { { pieces => [0, substr(answer('200 OK', $text), 0,
-        100_000), 30, ''] } },
+        100_000), 300, ''] } },
     '/breaks' => sub { cut() },
     '/huge' => sub { { raw => "HTTP/1.1 200 OK\r\nContent-Length: "
         . 6 * 1024 ** 4 . "\r\n\r\nabc", close => 'after' } },

@@ -76,7 +76,7 @@ sub pull {
     my $dir = $name =~ s/\W+/-/gr;
     my $id = join '-', $dir, $path =~ s/\W+/-/gr, $run;
     return [$name, "$dir$path", $id, curl_start($n->url("/$dir$path?id=$id"),
-        method => 'POST', timeout => 120)];
+        method => 'POST', timeout => 900)];
 }
 
 # as it is in both stores once they have heard of the end
@@ -88,7 +88,7 @@ sub told {
         $item = $t->dynamodb->get_item($id) || {};
         ($hash->{state} || '') eq 'completed'
             && ($item->{state} || '') eq 'completed';
-    } 20;
+    } 60;
     return map { join ' ', map { defined $_ ? $_ : '-' }
         @$_{qw/ state direction bytesTransferred totalBytes /} } $hash, $item;
 }

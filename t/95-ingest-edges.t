@@ -212,12 +212,12 @@ subtest 'cancelled while all is fetched anew' => sub {
 
     # the other worker looks every 250 ms
     $over->send("DELETE /status/$id HTTP/1.1\r\nHost: a\r\n\r\n");
-    is($over->response(10)->{status}, 202, 'accepted');
+    is($over->response(60)->{status}, 202, 'accepted');
     $origin->close;
 
-    ok((wait_for { state_of($n, $id) eq 'aborted' } 5, 0.05), 'aborted');
+    ok((wait_for { state_of($n, $id) eq 'aborted' } 60, 0.05), 'aborted');
     is(status($n, $id)->{error}, 'cancelled', 'why');
-    my $r = $to->response(5) || {};
+    my $r = $to->response(60) || {};
     is($r->{status}, 409, 'its client is told');
     $held->blocking(0);
     ok(!(wait_for { $held->accept } 2, 0.1), 'not asked again');

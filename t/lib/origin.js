@@ -19,6 +19,8 @@
                    by RST
      die           the connection ends before the head
      stall=n       after n bytes nothing more comes, and nothing ends
+     hold=n        after n bytes nothing more comes until the file that until=NAME
+                   names is in the directory
      etag=…        strong, weak; changing: another one for each request
      ranges        Range and If-Range count
 
@@ -145,11 +147,16 @@ async function send(out, file, first, end, query, state) {
     const step = Number(query.get('chunk') || 65536);
     const rate = Number(query.get('rate') || 0);
     const begin = Date.now();
+    const hold = query.has('hold') ? first + Number(query.get('hold')) : -1;
+    const until = path.join(directory, query.get('until') || '');
 
     for (let at = first; at < last; ) {
+        while (at === hold && !fs.existsSync(until) && !out.socket.destroyed) {
+            await sleep(20);
+        }
+        const most = Math.min(step, (at < hold ? hold : last) - at);
         const {bytesRead, buffer} = await file.read(
-            Buffer.alloc(Math.min(step, last - at)), 0,
-            Math.min(step, last - at), at);
+            Buffer.alloc(most), 0, most, at);
         if (bytesRead === 0 || out.socket.destroyed) {
             return;
         }

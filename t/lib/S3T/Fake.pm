@@ -22,7 +22,8 @@ package S3T::Fake;
 #   rate       bytes a second at which the body is read
 #   drain      after an early answer: read the rest of the body (0)
 #   raw        these bytes in place of an answer
-#   pieces     [ seconds, bytes, seconds, bytes ... ] in place of an answer
+#   pieces     [ seconds (or a file), bytes, seconds, bytes ... ] in place of an
+#              answer
 #   cut        bytes of the answer that are sent before the connection closes
 #   stored     bytes of a part that ListParts then tells of (all of it)
 #   close      'before' the answer, 'after' it; 'reset': RST in its place, or
@@ -292,7 +293,7 @@ sub _answer {
     $s->_store($r, $a, $digest) if $r->{op} eq 'part';
 
     sleep $a->{delay} if $a->{delay};
-    wait_for { -e $a->{hold} } 300 if $a->{hold};
+    _pause($a->{hold}) if $a->{hold};
     # (a body whose rest is read after the answer is told of when it was read)
     $s->_list_request($r) if !$a->{drain};
     my $close = $a->{close} || '';
@@ -304,7 +305,7 @@ sub _answer {
     if ($a->{pieces}) {
         my @pieces = @{$a->{pieces}};
         while (my ($seconds, $bytes) = splice @pieces, 0, 2) {
-            sleep $seconds;
+            _pause($seconds);
             _write($socket, $bytes);
         }
     } elsif (defined $a->{raw}) {
@@ -324,6 +325,13 @@ sub _answer {
     sleep $a->{idle} || 0 if $close eq 'idle';
     return 0 if $close;
     return $limit == $length || $a->{drain};
+}
+
+# so many seconds, or until a file is there
+sub _pause {
+    my ($until) = @_;
+    return sleep $until if $until !~ m{^/};
+    wait_for { -e $until } 300, 0.02;
 }
 
 sub _write {

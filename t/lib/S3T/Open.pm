@@ -25,6 +25,7 @@ our $CONF = <<'EOC';
 %%SHUTDOWN%%
 http {
     %%HTTP%%
+    client_body_timeout 600s;
     s3_memory 400m;
     s3_part_size 5m;
     s3_window 10m;
@@ -108,12 +109,13 @@ sub feed {
     $u->{sent} += $bytes;
 }
 
-# whether S3 has all parts that were sent
+# whether S3 has all parts that were sent, and nginx what was sent beside them
 sub stored {
     my ($n, @uploads) = @_;
     return wait_for {
-        !grep { (status($n, $_->{id})->{partsStored} || 0)
-            < int $_->{sent} / PART } @uploads;
+        !grep { my $r = status($n, $_->{id});
+            ($r->{partsStored} || 0) < int $_->{sent} / PART
+            || $r->{bytesTransferred} < $_->{sent} } @uploads;
     } 60;
 }
 

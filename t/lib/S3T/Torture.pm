@@ -109,7 +109,7 @@ sub names {
 # the time.
 sub talk {
     my ($port, $bytes, $timeout) = @_;
-    my $end = time + ($timeout || 10);
+    my $end = time + ($timeout || 60);
     my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1',
         PeerPort => $port, Timeout => 5) or return { status => 0, refused => 1 };
     $socket->blocking(0);
