@@ -62,7 +62,8 @@ ngx_s3_credentials_refresh(ngx_s3_credentials_t *credentials, ngx_log_t *log)
 
     ngx_log_error(NGX_LOG_WARN, log, 0,
                   "s3 keys are refused, and there are no others in \"%V\""
-                  "%s%s%s", shown, err ? " (" : "", err ? err : "", err ? ")" : "");
+                  "%s%s%s", shown, err ? " (" : "", err ? err : "",
+                  err ? ")" : "");
 }
 
 

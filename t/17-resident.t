@@ -107,22 +107,30 @@ sub quiet {
         && "$1$2" =~ /[1-9A-F]/ } split /\n/, read_file('/proc/net/tcp');
 }
 
-my $n = $t->nginx($conf);
-my $core = each_adds($n, '/core/', sub { 1 });
-$n->quit;
+# What a slow machine has malloc keep of requests to S3 that were on their way at
+# the same time comes on top, and is nothing that an upload costs: the least of
+# three counts.
+my ($n, $before, $beside);
+for (1 .. 3) {
+    $n = $t->nginx($conf);
+    my $core = each_adds($n, '/core/', sub { 1 });
+    $n->quit;
 
-$n = $t->nginx($conf);
-my $before = resident($n, 'Anon');
-# (S3 was told of each: until it answers, a request has memory of its own)
-my $each = each_adds($n, '/', sub { arrived($n) == $_[0] * SENT
-    && $null->stats->{open_uploads} == $_[0] });
-my $pages = int((SENT + 4095) / 4096) * 4;
-my $beside = $each - $core - $pages;
-cmp_ok($beside, '<=', 20, 'KiB beside those of one block and of core');
+    $n = $t->nginx($conf);
+    $before = resident($n, 'Anon');
+    # (S3 was told of each: until it answers, a request has memory of its own)
+    my $each = each_adds($n, '/', sub { arrived($n) == $_[0] * SENT
+        && $null->stats->{open_uploads} == $_[0] });
+    my $pages = int((SENT + 4095) / 4096) * 4;
+    $beside = $each - $core - $pages;
+    diag sprintf '%.1f KiB for each, core %.1f, block %d: %.1f beside', $each,
+        $core, $pages, $beside;
+    last if $beside <= 16;
+}
+
+cmp_ok($beside, '<=', 16, 'KiB beside those of one block and of core');
 cmp_ok($beside, '>=', 1, 'and not nothing');
 ok((wait_for { resident($n, 'Anon') <= $before + 8 * 1024 } 60, 0.2),
     'all of it is given back when they left')
     or diag $before, ' KiB before, ', resident($n, 'Anon'), ' now';
 ok((wait_for { !$null->stats->{open_uploads} }), 'no upload is open');
-diag sprintf '%.1f KiB for each, core %.1f, block %d: %.1f beside', $each,
-    $core, $pages, $beside;
