@@ -199,6 +199,12 @@ s3_retry_wait(s3_retry_e class, unsigned try, uint64_t random,
 {
     *delay = s3_retry_delay(class, try, random);
 
+    if (limit == 0
+        && (class == S3_RETRY_TRANSIENT || class == S3_RETRY_THROTTLE))
+    {
+        return S3_ERROR;
+    }
+
     if (passed > limit || (after == 0 && *delay > limit - passed)) {
         return S3_ERROR;
     }

@@ -27,7 +27,8 @@ uint64_t s3_retry_delay(s3_retry_e class, unsigned try, uint64_t random);
 /*
  * When the next try is made, in ms from now; `after`: what the server asked
  * for, 0: nothing; `passed` since the first failure, `limit` for all tries.
- * S3_OK, or S3_ERROR: there is no time for one. The server may ask for more
+ * S3_OK, or S3_ERROR: there is no time for one, as never where limit is 0 and
+ * the class is one of those that wait. The server may ask for more
  * than is left of it, or than all of it (MinIO sends a Retry-After of 60 or
  * 120 s under any load): then the last try comes at its end, as nobody may be
  * able to send the file again. try and random as for s3_retry_delay(), whose

@@ -47,10 +47,11 @@ ngx_http_s3_beside(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *lcf)
 }
 
 
-/* likewise, of one that comes after ours */
+/* likewise, of one that comes after ours; but there are such as call the one
+   that they found */
 
-char *
-ngx_http_s3_check_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
+void
+ngx_http_s3_warn_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
 {
     const char                *directive;
     ngx_http_handler_pt        handler;
@@ -69,7 +70,7 @@ ngx_http_s3_check_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
         handler = ngx_http_s3_ingest_handler;
 
     } else {
-        return NGX_CONF_OK;
+        return;
     }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
@@ -77,15 +78,13 @@ ngx_http_s3_check_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
     /* NULL: an "if", which has that of its location */
 
     if (clcf->handler == NULL || clcf->handler == handler) {
-        return NGX_CONF_OK;
+        return;
     }
 
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"%s\" in location \"%V\" would do nothing, as "
-                       "another content handler follows it", directive,
+    ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                       "\"%s\" in location \"%V\" does nothing, unless the "
+                       "content handler that follows it calls it", directive,
                        &clcf->name);
-
-    return NGX_CONF_ERROR;
 }
 
 
@@ -174,7 +173,8 @@ ngx_http_s3_check_key(ngx_conf_t *cf, const char *directive,
 }
 
 
-/* the bucket goes before Amazon's names once, and not by hand */
+/* the bucket goes before Amazon's names, s3.<region> and the like, once, and not
+   by hand; "bucket.vpce-…" is no bucket's name but an interface endpoint's */
 
 ngx_int_t
 ngx_http_s3_check_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
@@ -188,8 +188,8 @@ ngx_http_s3_check_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
 
     if (conf->bucket->lengths
         || !s3_uri_is_aws(ngx_s3_to_str(*host))
-        || host->len <= bucket->len
-        || host->data[bucket->len] != '.'
+        || host->len <= bucket->len + 3
+        || ngx_strncmp(&host->data[bucket->len], ".s3", 3) != 0
         || ngx_strncmp(host->data, bucket->data, bucket->len) != 0)
     {
         return NGX_OK;

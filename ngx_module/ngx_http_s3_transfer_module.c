@@ -623,9 +623,7 @@ ngx_http_s3_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_http_s3_merge_handler(cf, prev, conf);
 
-    if (ngx_http_s3_check_handler(cf, conf) != NGX_CONF_OK) {
-        return NGX_CONF_ERROR;
-    }
+    ngx_http_s3_warn_handler(cf, conf);
 
     ngx_http_s3_tee_merge_conf(&prev->tee, &conf->tee);
 

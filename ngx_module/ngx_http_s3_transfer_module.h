@@ -182,8 +182,8 @@ ngx_int_t ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx);
 char *ngx_http_s3_check_time(ngx_conf_t *cf, void *post, void *data);
 /* whether a content handler can be set */
 char *ngx_http_s3_beside(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *lcf);
-/* whether it still is the location's, once handlers are merged */
-char *ngx_http_s3_check_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf);
+/* says where it is not the location's any more, once handlers are merged */
+void ngx_http_s3_warn_handler(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf);
 /* what would have each transfer refused: bucket, key (NULL: $uri), id and
    fields */
 ngx_int_t ngx_http_s3_check_transfer(ngx_conf_t *cf,

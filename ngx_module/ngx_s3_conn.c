@@ -402,6 +402,10 @@ ngx_s3_link_declined(ngx_s3_link_t *link, ngx_err_t err)
 
     ngx_s3_conn_shun(&link->sc);
 
+    if (err != EAFNOSUPPORT) {
+        link->passing = NGX_S3_E_CONNECT;
+    }
+
     if (link->next < link->naddrs) {
         ngx_log_error(NGX_LOG_WARN, link->log, 0,
                       "%s, trying another address", link->sc.reason);
@@ -496,8 +500,15 @@ ngx_s3_link_try_next(ngx_s3_link_t *link, ngx_s3_error_e error)
 {
     ngx_s3_conn_shun(&link->sc);
 
+    if (error != NGX_S3_E_CERTIFICATE) {
+        link->passing = error;
+    }
+
     if (link->next == link->naddrs) {
-        ngx_s3_link_done(link, error);
+
+        /* one of the others may soon be there again */
+
+        ngx_s3_link_done(link, link->passing ? link->passing : error);
         return;
     }
 

@@ -43,6 +43,7 @@ typedef struct {
     ngx_addr_t          *addrs;
     ngx_uint_t           naddrs;
     ngx_uint_t           next;       /* address to try */
+    ngx_s3_error_e       passing;    /* of an address, soon over perhaps */
     ngx_addr_t           unix_addr;
 
     ngx_s3_tls_t         tls;

@@ -6,10 +6,10 @@
 
 
 static const char *ngx_s3_credentials_load(ngx_s3_credentials_t *credentials,
-    ngx_pool_t *pool, s3_profile_t *profile);
+    ngx_pool_t *pool, s3_profile_t *profile, ngx_str_t **shown);
 static const char *ngx_s3_credentials_load_file(ngx_pool_t *pool,
     ngx_str_t *path, ngx_str_t *name, ngx_uint_t config,
-    s3_profile_t *profile);
+    s3_profile_t *profile, ngx_uint_t *there);
 static ngx_uint_t ngx_s3_credentials_same(ngx_s3_credentials_t *credentials,
     s3_profile_t *profile);
 static void ngx_s3_credentials_use(ngx_s3_credentials_t *credentials,
@@ -43,11 +43,9 @@ ngx_s3_credentials_refresh(ngx_s3_credentials_t *credentials, ngx_log_t *log)
         return;
     }
 
-    err = ngx_s3_credentials_load(credentials, pool, profile);
+    err = ngx_s3_credentials_load(credentials, pool, profile, &shown);
 
     ngx_destroy_pool(pool);
-
-    shown = credentials->path.len ? &credentials->path : &credentials->config;
 
     if (err == NULL && !ngx_s3_credentials_same(credentials, profile)) {
         ngx_s3_credentials_use(credentials, profile);
@@ -67,23 +65,35 @@ ngx_s3_credentials_refresh(ngx_s3_credentials_t *credentials, ngx_log_t *log)
 }
 
 
-/* as ngx_s3_credentials_create() does; what is wrong, or NULL */
+/* As ngx_s3_credentials_create() does; what is wrong, or NULL. shown: the file
+   that has them, or in which that is wrong. */
 
 static const char *
 ngx_s3_credentials_load(ngx_s3_credentials_t *credentials, ngx_pool_t *pool,
-    s3_profile_t *profile)
+    s3_profile_t *profile, ngx_str_t **shown)
 {
+    ngx_uint_t   there;
     const char  *err;
 
-    err = ngx_s3_credentials_load_file(pool, &credentials->path,
-                                       &credentials->profile, 0, profile);
+    *shown = &credentials->path;
+    there = 0;
 
-    if (err == NULL) {
-        err = ngx_s3_credentials_load_file(pool, &credentials->config,
-                                           &credentials->profile, 1, profile);
+    err = ngx_s3_credentials_load_file(pool, &credentials->path,
+                                       &credentials->profile, 0, profile,
+                                       &there);
+    if (err) {
+        return err;
     }
 
+    if (!there && credentials->config.len) {
+        *shown = &credentials->config;
+    }
+
+    err = ngx_s3_credentials_load_file(pool, &credentials->config,
+                                       &credentials->profile, 1, profile,
+                                       &there);
     if (err) {
+        *shown = &credentials->config;
         return err;
     }
 
@@ -92,9 +102,13 @@ ngx_s3_credentials_load(ngx_s3_credentials_t *credentials, ngx_pool_t *pool,
 }
 
 
+/* there: set where it is; it is for the other one to have them where it is
+   not */
+
 static const char *
 ngx_s3_credentials_load_file(ngx_pool_t *pool, ngx_str_t *path,
-    ngx_str_t *name, ngx_uint_t config, s3_profile_t *profile)
+    ngx_str_t *name, ngx_uint_t config, s3_profile_t *profile,
+    ngx_uint_t *there)
 {
     int          rc;
     time_t       changed;
@@ -109,13 +123,15 @@ ngx_s3_credentials_load_file(ngx_pool_t *pool, ngx_str_t *path,
 
     read = ngx_s3_credentials_read(pool, path, &text, &changed);
 
-    if (read == NGX_DECLINED && config && ngx_errno == NGX_ENOENT) {
+    if (read == NGX_DECLINED && ngx_errno == NGX_ENOENT) {
         return NULL;
     }
 
     if (read != NGX_OK) {
         return "the worker cannot read it";
     }
+
+    *there = 1;
 
     wanted.len = name->len;
     wanted.data = name->data;

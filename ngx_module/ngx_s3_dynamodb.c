@@ -50,6 +50,7 @@ typedef struct {
     ngx_chain_t             body;
     char                    sha256[65];
     time_t                  now;     /* of the signature */
+    ngx_uint_t              generation;      /* of its keys */
     ngx_s3_store_write_pt   handler; /* of a write */
     void                   *data;
     ngx_s3_store_read_t    *read;    /* or of a read; NULL once cancelled */
@@ -496,6 +497,7 @@ ngx_s3_dynamodb_send(ngx_s3_dynamodb_op_t *op)
     dynamodb = op->dynamodb;
 
     op->now = ngx_time() + dynamodb->skew;
+    op->generation = dynamodb->credentials->generation;
 
     fields[0].name = s3_str("Content-Type");
     fields[0].value = s3_str("application/x-amz-json-1.0");
@@ -667,10 +669,6 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
 
     class = s3_retry_class(rq->status, s3_str(e.type));
 
-    if (class == S3_RETRY_CREDENTIALS) {
-        ngx_s3_credentials_refresh(op->dynamodb->credentials, rq->log);
-    }
-
     if (class != S3_RETRY_TRANSIENT && class != S3_RETRY_THROTTLE) {
         *cap = NGX_S3_DYNAMODB_REFUSED;
     }
@@ -686,6 +684,16 @@ ngx_s3_dynamodb_refused(ngx_s3_dynamodb_op_t *op, char *reason,
 
     if (ngx_s3_credentials_told(op->dynamodb->credentials, e.type)) {
         e.type[0] = '\0';
+    }
+
+    /* now that nothing is held against the former ones any more; others may
+       have had them read meanwhile */
+
+    if (class == S3_RETRY_CREDENTIALS
+        && op->generation == op->dynamodb->credentials->generation)
+    {
+        ngx_s3_credentials_refresh(op->dynamodb->credentials,
+                                   op->dynamodb->store->log);
     }
 
     ngx_s3_reason(reason, "status %ui%s%s%s%s", rq->status,

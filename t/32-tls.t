@@ -20,7 +20,8 @@ my $t = S3T->new;
 my $s3 = $t->s3;
 my $dns = $t->dns('s3.test' => ['127.0.0.1'], '*.s3.test' => ['127.0.0.1'],
     'other.test' => ['127.0.0.1'],
-    'many.s3.test' => ['127.0.0.8', '127.0.0.9', '127.0.0.1']);
+    'many.s3.test' => ['127.0.0.8', '127.0.0.9', '127.0.0.1'],
+    'soon.s3.test' => ['127.0.0.8', '127.0.0.7']);
 
 my %tls = (cert => $t->certs . '/server.pem', key => $t->certs . '/server.key');
 my @denied = (status => 403, body => '<Error><Code>AccessDenied</Code>'
@@ -130,6 +131,7 @@ at('command', "https://localhost:$p{server}",
     's3_ssl_conf_command Ciphersuites TLS_CHACHA20_POLY1305_SHA256');
 
 at('many', "https://many.s3.test:$p{server}", 's3_tries 1', 's3_keepalive 0');
+at('soon', "https://soon.s3.test:$p{server}", 's3_tries 100', 's3_keepalive 0');
 at('tls-to-plain', "https://localhost:$p{bare}");
 at('plain-to-tls', "http://localhost:$p{server}");
 at('silent', 'https://localhost:' . $silent->sockport,
@@ -266,6 +268,25 @@ subtest 'one server of several has none that is good, another no TLS' => sub {
         last if $both->();
     }
     ok($both->(), 'the others are told of');
+};
+
+subtest 'one of two has none that is good, the other is soon back' => sub {
+    my @uploads = map { curl_start($n->url("/soon/$_"), body => 'x') } 1 .. 6;
+    wait_for { (() = $n->log =~ /soon\.s3\.test.*failed.*\/soon\//g) >= 12 };
+    $t->nginx(<<"EOF", module => 0);
+%%MAIN%%
+http {
+    %%HTTP%%
+    server {
+        listen 127.0.0.7:$p{server} ssl;
+        ssl_certificate %%CERTS%%/server.pem;
+        ssl_certificate_key %%CERTS%%/server.key;
+        location / { add_header ETag '"soon"'; return 200; }
+    }
+}
+EOF
+    is(join(' ', map { $_->wait->{status} } @uploads), join(' ', (201) x 6),
+        'in whichever order they were asked');
 };
 
 subtest 'sessions' => sub {

@@ -266,6 +266,16 @@ subtest 'a file whose keys change' => sub {
         'without a reload');
     is($tokens->('put'), 'B C', 'C at the second try');
 
+    $rotate->('config', 'A');
+    my $m = $t->nginx(server('s3_endpoint %%ROTATED%%; '
+        . 'location / { s3_credentials file; s3_upload; }'),
+        env => { AWS_SHARED_CREDENTIALS_FILE => "$dir/nonexistent",
+            AWS_CONFIG_FILE => "$dir/rotated-config" });
+    $rotate->('config', 'C');
+    is(curl($m->url('/config/x'), body => 'x')->{status}, 201,
+        'those that the config file alone has');
+    like($m->log, qr/there are others in "\S+rotated-config"/, 'which it is');
+
     # what cannot be used is not
     utime time, time + 60, $rotate->('half', 'D', '');
     write_file("$dir/rotated-keys", "[default]\naws_access_key_id = D\n");
@@ -390,6 +400,25 @@ subtest 'DynamoDB' => sub {
         is($h->{authorization} =~ s/.*Signature=//r, signature($put, $secret),
             "$name: signature");
     }
+    # what it says of keys is held against those that it had
+    my $old = 'TokenThatIsExpired0123456789';
+    my $file = sub { write_file("$dir/dynamo", "[default]\n"
+        . "aws_access_key_id = DYNAMO\naws_secret_access_key = DynamoSecret\n"
+        . "aws_session_token = $_[0]\n") };
+    my $told = $t->fake(on => { PutItem => { status => 400,
+        body => '{"__type":"com.amazon#ExpiredTokenException",'
+            . qq("message":"$old is expired"}) } });
+    $t->token(TOLD => $told->url);
+    $file->($old);
+    my $m = $t->nginx($conf->('; s3_progress_dynamodb_credentials file '
+        . '%%FILES%%/dynamo') =~ s/%%FAKE%% table/%%TOLD%% table/r);
+    $file->('TokenThatIsNew0123456789');
+    is(curl($m->url('/told'), body => 'x')->{status}, 201, 'an expired token');
+    ok((wait_for { $m->log =~ /ExpiredTokenException/ }), 'it is told');
+    like($m->log, qr/there are others in "\S+dynamo"/, 'and read again');
+    unlike($m->log, qr/$old/, 'and is not repeated');
+    $m->quit;
+
     my $n = $t->nginx($conf->(''), start => 0, env => { HOME => '/nowhere' });
     my ($status, $text) = $n->test_conf($conf->(''));
     is($status, 1, 'none');

@@ -227,7 +227,7 @@ test_wait(void **state)
         int       rc;
         uint64_t  delay;
     } tests[] = {
-        { 0, 0, 0, 0, S3_OK, 0 },
+        { 0, 0, 0, 0, S3_ERROR, 0 },
         { 1, 0, 0, 0, S3_ERROR, 0 },
         { 100, 0, 0, 100, S3_OK, 100 },
         { 100, 0, 1, 100, S3_ERROR, 0 },
