@@ -272,7 +272,7 @@ subtest 'one server of several has none that is good, another no TLS' => sub {
 
 subtest 'one of two has none that is good, the other is soon back' => sub {
     my @uploads = map { curl_start($n->url("/soon/$_"), body => 'x') } 1 .. 6;
-    wait_for { (() = $n->log =~ /soon\.s3\.test.*failed.*\/soon\//g) >= 12 };
+    wait_for { (() = $n->log =~ /PutObject failed: .*soon\.s3\.test/g) >= 6 };
     $t->nginx(<<"EOF", module => 0);
 %%MAIN%%
 http {
