@@ -3,6 +3,9 @@
 
 #define NGX_S3_CREDENTIALS_MAX_FILE  (1024 * 1024)
 
+/* s; a file that does not end with a line and is younger may be half written */
+#define NGX_S3_CREDENTIALS_SETTLED  2
+
 /* as long as s3_profile_t allows; s3_sigv4 takes secrets of 512 bytes */
 #define NGX_S3_CREDENTIALS_MAX_KEY   255
 
@@ -34,6 +37,8 @@ static char *ngx_s3_credentials_profile(ngx_s3_credentials_ctx_t *ctx,
     s3_profile_t *profile, ngx_str_t *path, ngx_str_t *name);
 static ngx_int_t ngx_s3_credentials_default_path(ngx_s3_credentials_ctx_t *ctx,
     const char *variable, const char *name, ngx_str_t *path);
+static ngx_int_t ngx_s3_credentials_text(ngx_pool_t *pool, ngx_str_t *path,
+    ngx_str_t *text, time_t *changed);
 static ngx_int_t ngx_s3_credentials_set(ngx_s3_credentials_ctx_t *ctx,
     const char *access_key, const char *secret_key, const char *token,
     const char **err);
@@ -356,27 +361,25 @@ ngx_s3_credentials_parse_file(ngx_s3_credentials_ctx_t *ctx,
     s3_profile_t *profile, ngx_str_t *path, ngx_str_t *name,
     ngx_uint_t config)
 {
-    int          rc;
-    time_t       changed;
-    s3_str_t     wanted;
-    ngx_int_t    read;
-    ngx_str_t    text;
+    ngx_int_t    rc;
+    ngx_uint_t   half;
     const char  *err;
 
     if (path->len == 0) {
         return NGX_CONF_OK;
     }
 
-    read = ngx_s3_credentials_read(ctx->cf->temp_pool, path, &text, &changed);
+    rc = ngx_s3_credentials_read(ctx->cf->temp_pool, path, name, config,
+                                 profile, &err, &half);
 
-    if (read == NGX_DECLINED && ngx_errno == 0) {
+    if (rc == NGX_DECLINED && ngx_errno == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, ctx->cf, 0,
                            "\"%V\": \"%V\" is not a file, or too large",
                            ctx->directive, path);
         return NGX_CONF_ERROR;
     }
 
-    if (read == NGX_DECLINED) {
+    if (rc == NGX_DECLINED) {
 
         if (config && ngx_errno == NGX_ENOENT) {
             return NGX_CONF_OK;
@@ -388,26 +391,14 @@ ngx_s3_credentials_parse_file(ngx_s3_credentials_ctx_t *ctx,
                                           strerror(ngx_errno));
     }
 
-    if (read != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    wanted.len = name->len;
-    wanted.data = name->data;
-
-    rc = s3_profile_parse(profile, (char *) text.data, text.len, wanted,
-                          config, &err);
-
-    s3_wipe(text.data, text.len);
-
-    if (rc != S3_OK) {
+    if (rc == NGX_ABORT) {
         ngx_conf_log_error(NGX_LOG_EMERG, ctx->cf, 0,
                            "\"%V\": %s in \"%V\", profile \"%V\"",
                            ctx->directive, err, path, name);
         return NGX_CONF_ERROR;
     }
 
-    return NGX_CONF_OK;
+    return (rc == NGX_OK) ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 
@@ -491,7 +482,41 @@ ngx_s3_credentials_default_path(ngx_s3_credentials_ctx_t *ctx,
 
 
 ngx_int_t
-ngx_s3_credentials_read(ngx_pool_t *pool, ngx_str_t *path, ngx_str_t *text,
+ngx_s3_credentials_read(ngx_pool_t *pool, ngx_str_t *path, ngx_str_t *name,
+    ngx_uint_t config, s3_profile_t *profile, const char **err,
+    ngx_uint_t *half)
+{
+    int        rc;
+    time_t     changed;
+    s3_str_t   wanted;
+    ngx_int_t  read;
+    ngx_str_t  text;
+
+    read = ngx_s3_credentials_text(pool, path, &text, &changed);
+
+    if (read != NGX_OK) {
+        return read;
+    }
+
+    wanted.len = name->len;
+    wanted.data = name->data;
+
+    rc = s3_profile_parse(profile, (char *) text.data, text.len, wanted,
+                          config, err);
+
+    *half = (text.len == 0 || text.data[text.len - 1] != LF)
+            && ngx_time() - changed < NGX_S3_CREDENTIALS_SETTLED;
+
+    s3_wipe(text.data, text.len);
+
+    return (rc == S3_OK) ? NGX_OK : NGX_ABORT;
+}
+
+
+/* NGX_DECLINED and NGX_ERROR: as above */
+
+static ngx_int_t
+ngx_s3_credentials_text(ngx_pool_t *pool, ngx_str_t *path, ngx_str_t *text,
     time_t *changed)
 {
     off_t            size;

@@ -76,11 +76,16 @@ void ngx_s3_credentials_forget(void *data);
 const char *ngx_s3_credentials_check(const char *access_key,
     const char *secret_key, const char *token);
 
-/* a file's text, at most 1 MiB of it, and a NUL; from pool. NGX_DECLINED: it
-   cannot be read, see ngx_errno, or (0) is none or too large; NGX_ERROR: no
-   memory */
+/*
+ * What the profile called name has in a file of at most 1 MiB goes into
+ * profile, as s3_profile_parse() does it, with memory of pool for a while.
+ * half: the file may be half written. NGX_ABORT: *err tells what is wrong in
+ * it, a constant string; NGX_DECLINED: it cannot be read, see ngx_errno, or (0)
+ * is none or too large; NGX_ERROR: no memory.
+ */
 ngx_int_t ngx_s3_credentials_read(ngx_pool_t *pool, ngx_str_t *path,
-    ngx_str_t *text, time_t *changed);
+    ngx_str_t *name, ngx_uint_t config, s3_profile_t *profile,
+    const char **err, ngx_uint_t *half);
 
 /* whether a text from outside repeats a secret of these, or a signature: an
    endpoint that is not S3, or a chatty one, may send back what it got */

@@ -1,10 +1,6 @@
 #include "ngx_s3_credentials.h"
 
 
-/* s; a file that does not end with a line and is younger may be half written */
-#define NGX_S3_CREDENTIALS_SETTLED  2
-
-
 static const char *ngx_s3_credentials_load(ngx_s3_credentials_t *credentials,
     ngx_pool_t *pool, s3_profile_t *profile, ngx_str_t **shown);
 static const char *ngx_s3_credentials_load_file(ngx_pool_t *pool,
@@ -110,46 +106,32 @@ ngx_s3_credentials_load_file(ngx_pool_t *pool, ngx_str_t *path,
     ngx_str_t *name, ngx_uint_t config, s3_profile_t *profile,
     ngx_uint_t *there)
 {
-    int          rc;
-    time_t       changed;
-    s3_str_t     wanted;
-    ngx_int_t    read;
-    ngx_str_t    text;
+    ngx_int_t    rc;
+    ngx_uint_t   half;
     const char  *err;
 
     if (path->len == 0) {
         return NULL;
     }
 
-    read = ngx_s3_credentials_read(pool, path, &text, &changed);
+    rc = ngx_s3_credentials_read(pool, path, name, config, profile, &err,
+                                 &half);
 
-    if (read == NGX_DECLINED && ngx_errno == NGX_ENOENT) {
+    if (rc == NGX_DECLINED && ngx_errno == NGX_ENOENT) {
         return NULL;
     }
 
-    if (read != NGX_OK) {
+    if (rc == NGX_ABORT) {
+        return err;
+    }
+
+    if (rc != NGX_OK) {
         return "the worker cannot read it";
     }
 
     *there = 1;
 
-    wanted.len = name->len;
-    wanted.data = name->data;
-
-    rc = s3_profile_parse(profile, (char *) text.data, text.len, wanted,
-                          config, &err);
-
-    if (rc == S3_OK
-        && (text.len == 0 || text.data[text.len - 1] != LF)
-        && ngx_time() - changed < NGX_S3_CREDENTIALS_SETTLED)
-    {
-        rc = S3_ERROR;
-        err = "it is being written";
-    }
-
-    s3_wipe(text.data, text.len);
-
-    return (rc == S3_OK) ? NULL : err;
+    return half ? "it is being written" : NULL;
 }
 
 

@@ -210,15 +210,17 @@ EOF
     check('a relative path', $n, '/file/relative', %d);
 };
 
+# %%FILES%%/rotated-NAME gets other keys
+sub rotate {
+    my ($name, $key, $end) = @_;
+    return write_file("$dir/rotated-$name", "[default]\n"
+        . "aws_access_key_id = $key\n"
+        . "aws_secret_access_key = FileSecret+$key\n"
+        . "aws_session_token = TokenOf$key" . ($end // "\n"));
+}
+
 # An upload outlasts its keys: those of the file are read by the worker itself
 subtest 'a file whose keys change' => sub {
-    my $rotate = sub {
-        my ($name, $key, $end) = @_;
-        return write_file("$dir/rotated-$name", "[default]\n"
-            . "aws_access_key_id = $key\n"
-            . "aws_secret_access_key = FileSecret+$key\n"
-            . "aws_session_token = TokenOf$key" . ($end // "\n"));
-    };
     my $bad = sub { write_file("$dir/bad", join ' ', map { "TokenOf$_" } @_) };
     my $judge = sub {
         my $token = $_[0]{headers}{'x-amz-security-token'} || 'none';
@@ -232,7 +234,7 @@ subtest 'a file whose keys change' => sub {
 
     my @files = qw/ good same half keys rights /;
     $bad->();
-    $rotate->($_, 'A') for @files;
+    rotate($_, 'A') for @files;
     my $n = $t->nginx(server('s3_endpoint %%ROTATED%%; ' . join '', map {
         "location /$_/ { s3_credentials file %%FILES%%/rotated-$_; s3_upload; }"
         } @files));
@@ -245,7 +247,7 @@ subtest 'a file whose keys change' => sub {
     $raw->send("PUT /good/x HTTP/1.1\r\nHost: x\r\n"
         . "Content-Length: $d->{size}\r\n\r\n" . substr $body, 0, 6 * MB);
     wait_for { $s3->requests('part') == 1 };
-    $rotate->('good', 'B');
+    rotate('good', 'B');
     $bad->('A');
     ok($n->reload, 'a reload, as is usual; the upload stays in its worker');
     $raw->send(substr $body, 6 * MB);
@@ -260,26 +262,26 @@ subtest 'a file whose keys change' => sub {
     like($n->log, qr/\[notice\].*there are others in "\S+rotated-good"/,
         'it is told');
 
-    $rotate->('good', 'C');
+    rotate('good', 'C');
     $bad->(qw/ A B /);
     is(curl($n->url('/good/y'), body => 'x')->{status}, 201,
         'without a reload');
     is($tokens->('put'), 'B C', 'C at the second try');
 
-    $rotate->('config', 'A');
+    rotate('config', 'A');
     my $m = $t->nginx(server('s3_endpoint %%ROTATED%%; '
         . 'location / { s3_credentials file; s3_upload; }'),
         env => { AWS_SHARED_CREDENTIALS_FILE => "$dir/nonexistent",
             AWS_CONFIG_FILE => "$dir/rotated-config" });
-    $rotate->('config', 'C');
+    rotate('config', 'C');
     is(curl($m->url('/config/x'), body => 'x')->{status}, 201,
         'those that the config file alone has');
     like($m->log, qr/there are others in "\S+rotated-config"/, 'which it is');
 
     # what cannot be used is not
-    utime time, time + 60, $rotate->('half', 'D', '');
+    utime time, time + 60, rotate('half', 'D', '');
     write_file("$dir/rotated-keys", "[default]\naws_access_key_id = D\n");
-    chmod 0600, $rotate->('rights', 'D');
+    chmod 0600, rotate('rights', 'D');
     my %why = (same => '', half => ' \(it is being written\)',
         keys => ' \(secret key is empty, .*\)',
         rights => ' \(the worker cannot read it\)');
@@ -401,21 +403,18 @@ subtest 'DynamoDB' => sub {
             "$name: signature");
     }
     # what it says of keys is held against those that it had
-    my $old = 'TokenThatIsExpired0123456789';
-    my $file = sub { write_file("$dir/dynamo", "[default]\n"
-        . "aws_access_key_id = DYNAMO\naws_secret_access_key = DynamoSecret\n"
-        . "aws_session_token = $_[0]\n") };
+    my $old = 'TokenOfExpired0123456789';
     my $told = $t->fake(on => { PutItem => { status => 400,
         body => '{"__type":"com.amazon#ExpiredTokenException",'
             . qq("message":"$old is expired"}) } });
     $t->token(TOLD => $told->url);
-    $file->($old);
+    rotate('dynamo', 'Expired0123456789');
     my $m = $t->nginx($conf->('; s3_progress_dynamodb_credentials file '
-        . '%%FILES%%/dynamo') =~ s/%%FAKE%% table/%%TOLD%% table/r);
-    $file->('TokenThatIsNew0123456789');
+        . '%%FILES%%/rotated-dynamo') =~ s/%%FAKE%% table/%%TOLD%% table/r);
+    rotate('dynamo', 'New0123456789');
     is(curl($m->url('/told'), body => 'x')->{status}, 201, 'an expired token');
     ok((wait_for { $m->log =~ /ExpiredTokenException/ }), 'it is told');
-    like($m->log, qr/there are others in "\S+dynamo"/, 'and read again');
+    like($m->log, qr/there are others in "\S+rotated-dynamo"/, 'and read again');
     unlike($m->log, qr/$old/, 'and is not repeated');
     $m->quit;
 
