@@ -561,24 +561,23 @@ ngx_http_s3_init_transfer(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     ngx_http_s3_loc_conf_t *conf, const char *directive,
     ngx_http_complex_value_t *key)
 {
-    char                      *rv;
-    ngx_s3_target_t           *target, **listed;
-    ngx_s3_transfer_conf_t    *transfer;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    char                    *rv;
+    ngx_s3_target_t         *target, **listed;
+    ngx_s3_transfer_conf_t  *transfer;
 
     if (conf->endpoint.len == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%s\" in location \"%V\" needs "
-                           "\"s3_endpoint\"", directive, &clcf->name);
+                           "\"s3_endpoint\"", directive,
+                           ngx_http_s3_location(cf));
         return NGX_CONF_ERROR;
     }
 
     if (conf->bucket == NULL) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%s\" in location \"%V\" needs "
-                           "\"s3_bucket\"", directive, &clcf->name);
+                           "\"s3_bucket\"", directive,
+                           ngx_http_s3_location(cf));
         return NGX_CONF_ERROR;
     }
 
@@ -638,10 +637,9 @@ static char *
 ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     const char *directive)
 {
-    char                      *rv;
-    ngx_str_t                  name = ngx_string("s3_credentials");
-    ngx_str_t                  env = ngx_string("env");
-    ngx_http_core_loc_conf_t  *clcf;
+    char      *rv;
+    ngx_str_t  name = ngx_string("s3_credentials");
+    ngx_str_t  env = ngx_string("env");
 
     if (conf->credentials == NGX_CONF_UNSET_PTR) {
         rv = ngx_s3_credentials_create(cf, &name, &env, 1, &conf->credentials,
@@ -652,11 +650,9 @@ ngx_http_s3_init_credentials(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (conf->credentials->access_key.len == 0) {
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%s\" in location \"%V\" has no credentials: "
-                           "%V", directive, &clcf->name,
+                           "%V", directive, ngx_http_s3_location(cf),
                            &conf->credentials_missing);
         return NGX_CONF_ERROR;
     }
@@ -669,11 +665,10 @@ static char *
 ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_target_t *target)
 {
-    char                      *rv;
-    s3_str_t                   region;
-    ngx_uint_t                 aws;
-    const char                *err;
-    ngx_http_core_loc_conf_t  *clcf;
+    char        *rv;
+    s3_str_t     region;
+    ngx_uint_t   aws;
+    const char  *err;
 
     rv = ngx_http_s3_init_endpoint(cf, conf, target);
     if (rv != NGX_CONF_OK) {
@@ -717,11 +712,10 @@ ngx_http_s3_init_target(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (s3_uri_check_region(ngx_s3_to_str(target->region), &err) != S3_OK) {
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid \"s3_region\" \"%V\" in location "
-                           "\"%V\": %s", &target->region, &clcf->name, err);
+                           "\"%V\": %s", &target->region,
+                           ngx_http_s3_location(cf), err);
         return NGX_CONF_ERROR;
     }
 
@@ -733,16 +727,13 @@ static char *
 ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_target_t *target)
 {
-    ngx_str_t                  hidden = ngx_string("...");
-    const char                *err;
-    ngx_s3_endpoint_t         *endpoint;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t           hidden = ngx_string("...");
+    const char         *err;
+    ngx_s3_endpoint_t  *endpoint;
 
     endpoint = ngx_s3_endpoint_create(cf, &conf->endpoint, &err);
 
     if (endpoint == NULL) {
-
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
         /* it may have a user and a password */
 
@@ -752,7 +743,8 @@ ngx_http_s3_init_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
                            ngx_strlchr(conf->endpoint.data,
                                        conf->endpoint.data
                                        + conf->endpoint.len, '@')
-                           ? &hidden : &conf->endpoint, &clcf->name, err);
+                           ? &hidden : &conf->endpoint,
+                           ngx_http_s3_location(cf), err);
         return NGX_CONF_ERROR;
     }
 
@@ -799,13 +791,10 @@ static char *
 ngx_http_s3_init_sizes(ngx_conf_t *cf, ngx_http_s3_main_conf_t *mcf,
     ngx_http_s3_loc_conf_t *conf, const s3_limits_t *limits)
 {
-    ngx_str_t                 *location;
-    ngx_uint_t                 derived;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t  *location;
+    ngx_uint_t  derived;
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    location = &clcf->name;
+    location = ngx_http_s3_location(cf);
 
     if (conf->part_size < limits->min_part
         || conf->part_size > limits->max_part)

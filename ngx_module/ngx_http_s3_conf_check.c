@@ -17,6 +17,17 @@ static ngx_int_t ngx_http_s3_check_key(ngx_conf_t *cf, const char *directive,
 #define NGX_HTTP_S3_MAX_FIELDS  48
 
 
+ngx_str_t *
+ngx_http_s3_location(ngx_conf_t *cf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    return &clcf->name;
+}
+
+
 /* a time-out that passes at once lets nothing through */
 
 char *
@@ -94,13 +105,10 @@ ngx_int_t
 ngx_http_s3_check_transfer(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     const char *directive, ngx_http_complex_value_t *key)
 {
-    ngx_str_t                 *location;
-    const char                *err;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t   *location;
+    const char  *err;
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    location = &clcf->name;
+    location = ngx_http_s3_location(cf);
 
     if (conf->bucket->lengths == NULL
         && s3_uri_check_bucket(ngx_s3_to_str(conf->bucket->value), &err)
@@ -180,8 +188,7 @@ ngx_int_t
 ngx_http_s3_check_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     ngx_s3_endpoint_t *endpoint)
 {
-    ngx_str_t                 *bucket, *host;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t  *bucket, *host;
 
     bucket = &conf->bucket->value;
     host = &endpoint->host;
@@ -195,12 +202,10 @@ ngx_http_s3_check_endpoint(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
         return NGX_OK;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid \"s3_endpoint\" \"%V\" in location \"%V\": "
                        "it begins with the bucket, which \"s3_bucket\" names "
-                       "already", &conf->endpoint, &clcf->name);
+                       "already", &conf->endpoint, ngx_http_s3_location(cf));
 
     return NGX_ERROR;
 }

@@ -369,12 +369,10 @@ ngx_http_s3_ingest_door(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
     u_char                     *p;
     ngx_str_t                  *source;
     ngx_http_s3_srv_conf_t     *scf;
-    ngx_http_core_loc_conf_t   *clcf;
     ngx_http_s3_ingest_conf_t  *icf;
 
     icf = &conf->ingest;
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     scf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_s3_transfer_module);
 
     icf->status = scf->status;
@@ -383,7 +381,8 @@ ngx_http_s3_ingest_door(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"s3_ingest_async\" in location \"%V\" needs "
                            "\"s3_status\" without id= in a location with a "
-                           "prefix of the same server", &clcf->name);
+                           "prefix of the same server",
+                           ngx_http_s3_location(cf));
         return NGX_CONF_ERROR;
     }
 
@@ -407,12 +406,11 @@ static char *
 ngx_http_s3_ingest_literal(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     size_t len)
 {
-    ngx_int_t                  rc;
-    ngx_str_t                  head;
-    const char                *err;
-    s3_origin_t                origin;
-    ngx_http_s3_ingest_t      *door;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_int_t              rc;
+    ngx_str_t              head;
+    const char            *err;
+    s3_origin_t            origin;
+    ngx_http_s3_ingest_t  *door;
 
     door = conf->ingest.door;
 
@@ -427,14 +425,13 @@ ngx_http_s3_ingest_literal(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     }
 
     if (rc != NGX_OK) {
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
         /* it may have a user and a password: not shown */
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid URL of \"s3_ingest\" in location \"%V\", "
                            "whose scheme and host must be literal or come "
-                           "from a variable of \"map\": %s", &clcf->name, err);
+                           "from a variable of \"map\": %s",
+                           ngx_http_s3_location(cf), err);
         return NGX_CONF_ERROR;
     }
 
@@ -452,10 +449,9 @@ static char *
 ngx_http_s3_ingest_address(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
     s3_origin_t *origin)
 {
-    ngx_addr_t                 addr;
-    const char                *special;
-    s3_uri_endpoint_t         *e;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_addr_t          addr;
+    const char         *special;
+    s3_uri_endpoint_t  *e;
 
     e = &origin->endpoint;
 
@@ -473,12 +469,10 @@ ngx_http_s3_ingest_address(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
         return NGX_CONF_OK;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "the address in \"s3_ingest\" in location \"%V\" is "
-                       "%s: it needs \"s3_ingest_allow\"", &clcf->name,
-                       special);
+                       "%s: it needs \"s3_ingest_allow\"",
+                       ngx_http_s3_location(cf), special);
 
     return NGX_CONF_ERROR;
 }
@@ -490,10 +484,9 @@ ngx_http_s3_ingest_address(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf,
 static char *
 ngx_http_s3_ingest_lead(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
 {
-    size_t                     len;
-    ngx_str_t                  name, source;
-    ngx_http_s3_ingest_t      *door;
-    ngx_http_core_loc_conf_t  *clcf;
+    size_t                 len;
+    ngx_str_t              name, source;
+    ngx_http_s3_ingest_t  *door;
 
     door = conf->ingest.door;
 
@@ -501,13 +494,11 @@ ngx_http_s3_ingest_lead(ngx_conf_t *cf, ngx_http_s3_loc_conf_t *conf)
 
     if (!ngx_http_s3_ingest_configured(cf, &name)) {
 
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"s3_ingest\" in location \"%V\" begins with "
                            "\"$%V\", which the configuration does not define: "
                            "put a \"map\" between that names the origins",
-                           &clcf->name, &name);
+                           ngx_http_s3_location(cf), &name);
         return NGX_CONF_ERROR;
     }
 

@@ -138,18 +138,15 @@ ngx_http_s3_tee_merge_conf(ngx_http_s3_tee_conf_t *prev,
 char *
 ngx_http_s3_tee_check(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf)
 {
-    ngx_http_core_loc_conf_t  *clcf;
-
     if (!conf->on || conf->max_size == 0 || conf->min_size <= conf->max_size) {
         return NGX_CONF_OK;
     }
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "\"s3_tee_min_size\" %O is larger than "
                        "\"s3_tee_max_size\" %O in location \"%V\"",
-                       conf->min_size, conf->max_size, &clcf->name);
+                       conf->min_size, conf->max_size,
+                       ngx_http_s3_location(cf));
 
     return NGX_CONF_ERROR;
 }
@@ -160,7 +157,6 @@ ngx_http_s3_tee_warn(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf,
     ngx_uint_t *warned)
 {
     ngx_uint_t                 i;
-    ngx_http_core_loc_conf_t  *clcf;
     ngx_http_upstream_conf_t  *ucf;
 
     static const char  *names[] = { "proxy", "fastcgi", "uwsgi", "scgi" };
@@ -179,13 +175,12 @@ ngx_http_s3_tee_warn(ngx_conf_t *cf, ngx_http_s3_tee_conf_t *conf,
             continue;
         }
 
-        clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "\"s3_tee_on_overrun wait\" in location \"%V\" "
                            "needs \"%s_buffering off\" or "
                            "\"%s_max_temp_file_size 0\": what waits goes to a "
-                           "temporary file", &clcf->name, names[i], names[i]);
+                           "temporary file", ngx_http_s3_location(cf), names[i],
+                           names[i]);
 
         *warned = 1;
         return;

@@ -178,6 +178,8 @@ ngx_int_t ngx_http_s3_ctx_room(ngx_http_s3_ctx_t *ctx);
 
 /* ngx_http_s3_conf_check.c: NGX_CONF_OK or NGX_OK; else it was logged what is
    wrong, or a text to follow the directive's name */
+/* the name of the location that is read or merged, for such lines */
+ngx_str_t *ngx_http_s3_location(ngx_conf_t *cf);
 /* a setter's post handler: a time that is not 0 */
 char *ngx_http_s3_check_time(ngx_conf_t *cf, void *post, void *data);
 /* whether a content handler can be set */
